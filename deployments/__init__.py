@@ -1,0 +1,1 @@
+"""Everything that becomes a Serve replica, and what runs inside one."""

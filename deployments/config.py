@@ -1,0 +1,91 @@
+"""Typed configuration: `args` of each deployment, and the settings a host gives by environment.
+
+*What* runs stands here and comes from the YAML's `args`; *how much* runs is Serve's `deployments:`
+section. Secrets and per-host addresses come from the environment (`Settings`) and nowhere else.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Args(BaseModel):
+    """Base of everything read from YAML: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class GeneratorArgs(Args):
+    """Which model generates, and within which bounds.
+
+    `source` is `embedded:<name>` (a model pinned in ``configs/models.yaml``), or a local directory.
+    """
+
+    model: str = "smollm2-135m-instruct"
+    engine: Literal["transformers", "fake"] = "transformers"
+    source: str = "embedded:smollm2-135m-instruct"
+    device: str = "cpu"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    num_threads: int = Field(default=0, ge=0, le=256, description="0: every core of the host")
+    context_length: int = Field(default=4096, ge=64, le=1_048_576)
+    kv_cache_tokens: int = Field(default=32_768, ge=256, description="tokens all requests share")
+    max_batch_tokens: int = Field(default=512, ge=16, description="tokens of one forward pass")
+    max_queued_requests: int = Field(default=256, ge=1)
+    default_max_tokens: int = Field(default=512, ge=1)
+
+
+class EmbedderArgs(Args):
+    """Which model embeds, and how texts are cut and batched."""
+
+    model: str = "all-minilm-l6-v2"
+    engine: Literal["transformers", "fake"] = "transformers"
+    source: str = "embedded:all-minilm-l6-v2"
+    device: str = "cpu"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    num_threads: int = Field(default=0, ge=0, le=256, description="0: every core of the host")
+    segment_tokens: int = Field(default=0, ge=0, le=512, description="0: the model's own limit")
+    overlap_tokens: int = Field(default=32, ge=0, le=256)
+    max_batch_tokens: int = Field(default=4096, ge=16, description="padded tokens of one forward")
+    max_waiting_tokens: int = Field(default=1_000_000, ge=16)
+
+
+class RetrieverArgs(Args):
+    """How collections are indexed and searched."""
+
+    max_collections_in_memory: int = Field(default=64, ge=1)
+    rrf_k: int = Field(default=60, ge=1, le=1000, description="constant of rank fusion")
+    candidates: int = Field(default=50, ge=1, le=1000, description="hits of each kind to fuse")
+
+
+class IngressArgs(Args):
+    """Limits that the ingress puts on every request."""
+
+    request_timeout_s: float = Field(default=300.0, gt=0, le=3600)
+    heartbeat_s: float = Field(default=10.0, gt=0, le=60)
+    max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    max_json_depth: int = Field(default=32, ge=4, le=256)
+    max_requests_in_flight: int = Field(default=256, ge=1)
+    max_document_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
+    max_documents_per_call: int = Field(default=1000, ge=1)
+
+
+class Settings(BaseSettings):
+    """What a host says through its environment (`RAGSERVE_…`)."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGSERVE_", frozen=True)
+
+    state_dir: Path = Path("~/.local/state/ragserve")
+    http_port: int = Field(default=8080, ge=1, le=65535)
+    database_url: str = ""
+
+    @property
+    def state_path(self) -> Path:
+        """Return the state folder as an absolute path."""
+        return self.state_dir.expanduser().resolve()
+
+    @property
+    def database(self) -> str:
+        """Return the SQLAlchemy address of the database: SQLite in the state folder by default."""
+        return self.database_url or f"sqlite:///{self.state_path / 'ragserve.db'}"

@@ -1,0 +1,1 @@
+"""Engines compute in process. They know nothing of Ray, HTTP or where state is kept."""

@@ -1,0 +1,1 @@
+"""Text generation engines behind one protocol (``base.py``)."""

@@ -1,0 +1,125 @@
+"""What the ingress needs of a graph. The graph itself lives in ``graphs/`` and is handed in."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from deployments.types import (
+    CollectionInfo,
+    Document,
+    EmbeddedText,
+    GenerationEvent,
+    GenerationRequest,
+    IndexedDocument,
+    ScoredChunk,
+    SearchRequest,
+    Vectors,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The chunks an answer rests on, best first. Comes after `PromptAccepted`, before any delta."""
+
+    chunks: tuple[ScoredChunk, ...]
+
+
+AnswerEvent = GenerationEvent | Sources
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How an answer is grounded; None takes the graph's own default."""
+
+    collection: str
+    top_k: int | None = None
+    min_score: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document as it is stored; a source's span is `text[start:end]`."""
+
+    document: Document
+    num_chunks: int
+    created_at: str
+    updated_at: str
+
+
+class Graph(Protocol):
+    """Every capability behind the HTTP surface. All calls share the request's deadline.
+
+    Each method raises a `RagError`; cancelling the caller's task cancels the work in the replicas.
+    """
+
+    @property
+    def generation_models(self) -> Sequence[str]:
+        """Return the ids of the loaded generation models, the default one first."""
+        ...
+
+    @property
+    def embedding_models(self) -> Sequence[str]:
+        """Return the ids of the loaded embedding models, the default one first."""
+        ...
+
+    def generate(
+        self, request: GenerationRequest, *, timeout_s: float
+    ) -> AsyncIterator[AnswerEvent]:
+        """Yield `PromptAccepted`, then each choice's deltas and `Finished`, interleaved."""
+        ...
+
+    def answer(
+        self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
+    ) -> AsyncIterator[AnswerEvent]:
+        """Answer from a collection: as `generate`, with one `Sources` after `PromptAccepted`."""
+        ...
+
+    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, list[int]]:
+        """Return one vector and the number of tokens per text."""
+        ...
+
+    async def vectorize(self, texts: Sequence[str], *, timeout_s: float) -> list[EmbeddedText]:
+        """Return each text's segments and their vectors."""
+        ...
+
+    async def index(
+        self, collection: str, documents: Sequence[Document], *, timeout_s: float
+    ) -> list[IndexedDocument]:
+        """Segment, embed and store documents; the next search of any replica sees them."""
+        ...
+
+    async def search(self, request: SearchRequest, *, timeout_s: float) -> list[ScoredChunk]:
+        """Return matching chunks, best first."""
+        ...
+
+    async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
+        """Return every collection, by name."""
+        ...
+
+    async def create_collection(
+        self, name: str, description: str, *, timeout_s: float
+    ) -> CollectionInfo:
+        """Create a collection; raises Conflict when the name is taken."""
+        ...
+
+    async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
+        """Return one collection."""
+        ...
+
+    async def delete_collection(self, name: str, *, timeout_s: float) -> None:
+        """Delete a collection with all its documents."""
+        ...
+
+    async def document(
+        self, collection: str, document_id: str, *, timeout_s: float
+    ) -> StoredDocument:
+        """Return a stored document with its text."""
+        ...
+
+    async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
+        """Delete a document; the next search of any replica no longer finds it."""
+        ...
+
+    async def health(self, *, timeout_s: float) -> dict[str, bool]:
+        """Return, for each part the graph needs, whether it answers."""
+        ...

@@ -1,0 +1,225 @@
+"""Messages that cross a boundary: between replicas, and between a replica and its engine or store.
+
+Plain frozen dataclasses, so that they pickle fast and compare by value. Bounds on what a client may
+ask are checked where the request enters (``ingress/schemas/``); engines check what only they know.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+"""float32[n, dim], rows L2-normalised."""
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length"]
+GrammarKind = Literal["json_object", "json_schema", "regex"]
+SearchMode = Literal["dense", "lexical", "hybrid"]
+
+# --- generation -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a chat."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the output must match. `source` is a JSON schema or a regex; empty for `json_object`."""
+
+    kind: GrammarKind
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How the next token is chosen.
+
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. `logprobs` is the number
+    of alternatives reported per token (0: only the chosen one), None reports nothing.
+    `repetition_penalty` covers prompt and output, presence and frequency penalty the output only.
+    `max_tokens` None lets the Generator replica take its default, lowered to what the context leaves;
+    an engine always gets a number.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logprobs: int | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    grammar: Grammar | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grounding:
+    """Passages, best first, and the template that puts them before the last user message.
+
+    `template` has the fields `{passages}` and `{question}`. The replica that owns the tokenizer
+    drops passages from the end until prompt and answer fit the model's context.
+    """
+
+    template: str
+    passages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One request to a Generator replica: exactly one of `messages`, `prompt`, `prompt_token_ids`.
+
+    With `n` > 1, choice i is sampled with `seed + i` when a seed is given.
+    """
+
+    request_id: str
+    sampling: SamplingParams
+    messages: tuple[Message, ...] = ()
+    prompt: str | None = None
+    prompt_token_ids: tuple[int, ...] | None = None
+    grounding: Grounding | None = None
+    n: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PromptAccepted:
+    """First event of a generation: the prompt fits, and this is what it holds."""
+
+    prompt_tokens: int
+    num_passages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token's log-probability under the model's own distribution (before any penalty or filter)."""
+
+    token_id: int
+    token: bytes
+    logprob: float
+    top: tuple["TokenLogprob", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of one choice's output; `text` may be empty while a character or stop is undecided."""
+
+    text: str
+    index: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """Last event of one choice. `completion_tokens` counts every sampled token, end token included."""
+
+    finish_reason: FinishReason
+    completion_tokens: int
+    index: int = 0
+
+
+GenerationEvent = PromptAccepted | Delta | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine is doing right now."""
+
+    num_running: int = 0
+    num_queued: int = 0
+    tokens_per_s: float = 0.0
+    kv_cache_usage: float = 0.0
+
+
+# --- embedding and documents ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a text that fits the embedding model: `text[start:end]`, offsets in code points."""
+
+    start: int
+    end: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedText:
+    """The segments of one text and their vectors, float32[len(segments), dim], in order."""
+
+    segments: tuple[Segment, ...]
+    vectors: Vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A text to store. `id` is the caller's or a new `doc_…`; `metadata` is a flat JSON object."""
+
+    id: str
+    text: str
+    title: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedDocument:
+    """What became of one document: `status` is created, replaced or unchanged."""
+
+    id: str
+    status: Literal["created", "replaced", "unchanged"]
+    num_chunks: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """One search. `min_score` is a bound on the cosine similarity, whatever the mode."""
+
+    collection: str
+    query: str
+    top_k: int = 10
+    mode: SearchMode = "hybrid"
+    min_score: float | None = None
+    filter: dict[str, Any] | None = None
+    is_eventual: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredChunk:
+    """A stored chunk and how well it matches; `text` is `document.text[start:end]`.
+
+    `score` orders the results: cosine in [-1, 1] for dense, BM25 for lexical, reciprocal-rank
+    fusion for hybrid. `cosine` is given whenever a query vector was.
+    """
+
+    chunk_id: str
+    document_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+    score: float
+    cosine: float | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionInfo:
+    """A collection as the API shows it."""
+
+    name: str
+    description: str
+    embedding_model: str
+    dim: int
+    num_documents: int
+    num_chunks: int
+    sequence: int
+    created_at: str
