@@ -44,8 +44,8 @@ class SamplingParams:
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 are off. `logprobs` is the number
     of alternatives reported per token (0: only the chosen one), None reports nothing.
     `repetition_penalty` covers prompt and output, presence and frequency penalty the output only.
-    `max_tokens` None lets the Generator replica take its default, lowered to what the context leaves;
-    an engine always gets a number.
+    `max_tokens` None lets the Generator replica take its default, lowered to what the context
+    leaves; an engine always gets a number.
     """
 
     max_tokens: int | None = None
@@ -101,7 +101,7 @@ class PromptAccepted:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """A token's log-probability under the model's own distribution (before any penalty or filter)."""
+    """A token's log-probability under the model's own distribution, before any penalty."""
 
     token_id: int
     token: bytes
@@ -111,7 +111,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of one choice's output; `text` may be empty while a character or stop is undecided."""
+    """A piece of one choice's output; `text` may be empty while a stop is undecided."""
 
     text: str
     index: int = 0
@@ -120,7 +120,7 @@ class Delta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """Last event of one choice. `completion_tokens` counts every sampled token, end token included."""
+    """Last event of one choice; `completion_tokens` counts all sampled tokens, the end included."""
 
     finish_reason: FinishReason
     completion_tokens: int
@@ -145,7 +145,7 @@ class EngineStats:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a text that fits the embedding model: `text[start:end]`, offsets in code points."""
+    """A piece `text[start:end]` that fits the embedding model; offsets in code points."""
 
     start: int
     end: int
@@ -211,6 +211,16 @@ class ScoredChunk:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A document as it is stored; a source's span is `document.text[start:end]`."""
+
+    document: Document
+    num_chunks: int
+    created_at: str
+    updated_at: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionInfo:
     """A collection as the API shows it."""
@@ -223,3 +233,26 @@ class CollectionInfo:
     num_chunks: int
     sequence: int
     created_at: str
+
+
+# --- retrieval-augmented answers --------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """How an answer is grounded; None takes the graph's own default."""
+
+    collection: str
+    top_k: int | None = None
+    min_score: float | None = None
+    filter: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The chunks an answer rests on, best first. Comes after `PromptAccepted`, before any delta."""
+
+    chunks: tuple[ScoredChunk, ...]
+
+
+AnswerEvent = GenerationEvent | Sources

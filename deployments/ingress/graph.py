@@ -1,49 +1,21 @@
 """What the ingress needs of a graph. The graph itself lives in ``graphs/`` and is handed in."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.types import (
+    AnswerEvent,
     CollectionInfo,
     Document,
     EmbeddedText,
-    GenerationEvent,
     GenerationRequest,
     IndexedDocument,
+    Retrieval,
     ScoredChunk,
     SearchRequest,
+    StoredDocument,
     Vectors,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """The chunks an answer rests on, best first. Comes after `PromptAccepted`, before any delta."""
-
-    chunks: tuple[ScoredChunk, ...]
-
-
-AnswerEvent = GenerationEvent | Sources
-
-
-@dataclass(frozen=True, slots=True)
-class Retrieval:
-    """How an answer is grounded; None takes the graph's own default."""
-
-    collection: str
-    top_k: int | None = None
-    min_score: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredDocument:
-    """A document as it is stored; a source's span is `text[start:end]`."""
-
-    document: Document
-    num_chunks: int
-    created_at: str
-    updated_at: str
 
 
 class Graph(Protocol):
