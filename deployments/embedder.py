@@ -5,6 +5,7 @@ It knows its engine's protocol only, and nothing of collections or HTTP.
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from deployments.config import EmbedderArgs
 from deployments.engines.embedding.registry import create
@@ -13,6 +14,13 @@ from deployments.types import EmbeddedText, Vectors
 
 PROBE_TIMEOUT_S = 20.0
 """Less than Serve's own limit on a health check (30 s), so that the replica says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderStats:
+    """What an Embedder replica is doing: how many tokens wait is what scaling should look at."""
+
+    num_tokens_waiting: int
 
 
 class Embedder:
@@ -52,16 +60,17 @@ class Embedder:
         await self.start()
         return await self._engine.embed_documents(texts)
 
-    def num_tokens_waiting(self) -> int:
-        """Return how many tokens are queued: what an autoscaling policy should look at."""
-        return self._engine.num_tokens_waiting()
+    async def stats(self) -> EmbedderStats:
+        """Return what the replica is doing now."""
+        return EmbedderStats(self._engine.num_tokens_waiting())
 
     async def check_health(self) -> None:
-        """Embed one word. A full queue is no illness.
+        """Embed one word; the first check waits for the model. A full queue is no illness.
 
         Raises:
             EngineFailed: the engine is dead, or did not answer in time.
         """
+        await self.start()
         try:
             await asyncio.wait_for(self.embed(["health"]), PROBE_TIMEOUT_S)
         except Overloaded:
