@@ -10,8 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from deployments.config import RetrieverArgs, Settings
-from deployments.errors import InvalidRequest
+from deployments.errors import EngineFailed
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
@@ -91,10 +94,7 @@ class Retriever:
         """
         query = None
         if embedded_query is not None:
-            vectors, _num_tokens = embedded_query
-            if len(vectors) != 1:
-                raise InvalidRequest("a search has exactly one query vector")
-            query = vectors[0]
+            query = _query_vector(embedded_query[0])
         return await self._read(lambda: self._searcher.search(request, query, embedding_model))
 
     async def collections(self) -> list[CollectionInfo]:
@@ -143,3 +143,10 @@ class Retriever:
 
     async def _write(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writers, work)
+
+
+def _query_vector(vectors: Vectors) -> NDArray[np.float32]:
+    """Return a query's vector as memory of our own; what comes through Ray cannot be written."""
+    if vectors.ndim != 2 or len(vectors) != 1 or not np.isfinite(vectors).all():
+        raise EngineFailed("the embedding engine returned an unusable query vector")
+    return np.array(vectors[0], dtype=np.float32)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, func, select, tuple_
+from sqlalchemy import Connection, Row, select, tuple_
 
 from deployments.stores import schema
 from deployments.stores.collections import require_collection
@@ -26,6 +26,7 @@ class Head:
 
     id: str
     sequence: int
+    log_start: int
     dim: int
     embedding_model: str
 
@@ -43,15 +44,23 @@ class Changes:
 def head(connection: Connection, collection: str) -> Head:
     """Return where a collection's log stands; raises CollectionNotFound."""
     row = require_collection(connection, collection)
-    return Head(row.id, row.sequence, row.dim, row.embedding_model)
+    return Head(row.id, row.sequence, row.log_start, row.dim, row.embedding_model)
 
 
 def changes_since(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
     """Yield what happened after `sequence`, in bounded batches; only all of them are a whole.
 
     A chunk that came and went meanwhile appears only among the removed. `texts` are what the
-    lexical index holds: the document's title and the chunk.
+    lexical index holds: the document's title and the chunk. `sequence` is 0 or at least the
+    log's start.
     """
+    if sequence:  # whoever starts empty has nothing to remove
+        yield from _removed(connection, head, sequence)
+    yield from _added(connection, head, sequence)
+
+
+def _removed(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
+    assert sequence >= head.log_start
     removed = schema.removed_chunks
     position = (sequence, MAX_NUMBER)
     while True:
@@ -60,19 +69,16 @@ def changes_since(connection: Connection, head: Head, sequence: int) -> Iterator
         statement = statement.where(tuple_(*columns) > position).order_by(*columns).limit(MAX_ROWS)
         rows = connection.execute(statement).all()
         if not rows:
-            break
+            return
         position = (rows[-1].sequence, rows[-1].number)
         yield _removals(rows, head.dim)
-    yield from _added(connection, head, sequence)
 
 
 def _added(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
     chunks, documents = schema.chunks, schema.documents
     order = (chunks.c.sequence, chunks.c.number)
-    length = chunks.c.end - chunks.c.start
-    text = func.substr(documents.c.text, chunks.c.start + 1, length).label("text")
     statement = (
-        select(*order, chunks.c.vector, documents.c.title, text)
+        select(*order, chunks.c.vector, documents.c.title, chunks.c.text)
         .join(documents)
         .where(chunks.c.collection_id == head.id)
         .order_by(*order)

@@ -66,6 +66,7 @@ def insert_collection(
         "dim": dim,
         "sequence": 0,
         "next_chunk_number": 0,
+        "log_start": 0,
         "created_at": utc_now(),
     }
     try:

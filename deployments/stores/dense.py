@@ -83,7 +83,7 @@ class DenseIndex:
             scores, rows = self._index.search(query[np.newaxis], size, params=parameters)
             found = rows[0] >= 0
             numbers = self._numbers[rows[0][found]]
-            return list(map(Hit, numbers.tolist(), scores[0][found].tolist()))
+            return list(map(Hit, numbers.tolist(), _cosines(scores[0][found])))
 
         return nearest(search, limit, self._num_alive)
 
@@ -95,8 +95,7 @@ class DenseIndex:
         x, out, ids = (faiss.swig_ptr(array) for array in (query, scores, rows))
         if len(rows):
             self._index.compute_distance_subset(1, x, len(rows), out, ids)
-        result: list[float] = scores.tolist()
-        return result
+        return _cosines(scores)
 
     def compact(self) -> None:
         """Drop dead rows when they outnumber the living."""
@@ -110,3 +109,9 @@ class DenseIndex:
         self._index.add(vectors)
         self._numbers = self._numbers[kept]
         self._mask = np.packbits(np.ones(len(kept), dtype=np.uint8), bitorder="little")
+
+
+def _cosines(products: NDArray[np.float32]) -> list[float]:
+    """Return inner products as cosines: rounding takes some of them past 1."""
+    clipped: list[float] = products.clip(-1.0, 1.0).tolist()
+    return clipped

@@ -19,6 +19,9 @@ from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.types import Document, EmbeddedText, IndexedDocument, StoredDocument
 
+LOG_LENGTH = 10_000
+"""Transactions whose removals the log keeps; a replica that missed more loads anew."""
+
 PAGE = 500
 """Ids per IN clause: SQLite and PostgreSQL both bound the parameters of a statement."""
 
@@ -106,17 +109,19 @@ class DocumentStore:
 
 def _check_embedded(documents: Sequence[Document], embedded: Sequence[EmbeddedText]) -> int:
     """Return the vectors' length; raises EngineFailed when they are not what an engine owes."""
-    dims = {vectors.vectors.shape[1:] for vectors in embedded}
+    dims = {vectors.vectors.shape[-1] for vectors in embedded}
+    pairs = zip(documents, embedded, strict=False)
     is_whole = len(embedded) == len(documents) and len(dims) == 1
-    for document, vectors in zip(documents, embedded, strict=False):
-        is_whole = is_whole and len(vectors.segments) == len(vectors.vectors)
-        is_whole = is_whole and bool(np.isfinite(vectors.vectors).all())
-        for segment in vectors.segments:
-            is_whole = is_whole and 0 <= segment.start <= segment.end <= len(document.text)
-    if not is_whole:
+    if not is_whole or not all(_fits(document, vectors) for document, vectors in pairs):
         raise EngineFailed("the embedding engine returned unusable vectors")
-    (shape,) = dims
-    return int(shape[0])
+    return int(dims.pop())
+
+
+def _fits(document: Document, embedded: EmbeddedText) -> bool:
+    vectors, segments = embedded.vectors, embedded.segments
+    is_matrix = vectors.ndim == 2 and len(segments) == len(vectors)
+    spans = (0 <= each.start <= each.end <= len(document.text) for each in segments)
+    return is_matrix and bool(np.isfinite(vectors).all()) and all(spans)
 
 
 def _is(collection_id: str, document_id: str) -> ColumnElement[bool]:
@@ -131,6 +136,7 @@ class _Write:
         self._connection = connection
         self._collection_id: str = collection.id
         self._sequence: int = collection.sequence + 1
+        self._log_start: int = max(collection.log_start, self._sequence - LOG_LENGTH)
         self._next_number: int = collection.next_chunk_number
         self._time = utc_now()
         self._chunks: list[dict[str, object]] = []
@@ -172,7 +178,7 @@ class _Write:
             self._remove_chunks(document.id)
             where = _is(self._collection_id, document.id)
             self._connection.execute(update(table).where(where).values(values))
-        self._add_chunks(document.id, embedded)
+        self._add_chunks(document, embedded)
         return IndexedDocument(
             document.id, "created" if old is None else "replaced", len(embedded.segments)
         )
@@ -189,24 +195,36 @@ class _Write:
         """Write the new chunks and the collection's new sequence number, if anything changed."""
         if self._chunks:
             self._connection.execute(insert(schema.chunks), self._chunks)
-        if self._has_changed:
-            table = schema.collections
-            self._connection.execute(
-                update(table)
-                .where(table.c.id == self._collection_id)
-                .values(sequence=self._sequence, next_chunk_number=self._next_number)
+        if not self._has_changed:
+            return
+        collections, removed = schema.collections, schema.removed_chunks
+        self._connection.execute(
+            update(collections)
+            .where(collections.c.id == self._collection_id)
+            .values(
+                sequence=self._sequence,
+                next_chunk_number=self._next_number,
+                log_start=self._log_start,
             )
+        )
+        self._connection.execute(
+            delete(removed).where(
+                removed.c.collection_id == self._collection_id,
+                removed.c.sequence <= self._log_start,
+            )
+        )
 
-    def _add_chunks(self, document_id: str, embedded: EmbeddedText) -> None:
+    def _add_chunks(self, document: Document, embedded: EmbeddedText) -> None:
         for segment, vector in zip(embedded.segments, embedded.vectors, strict=True):
             row = {
                 "collection_id": self._collection_id,
                 "number": self._next_number,
                 "id": new_id("chk"),
-                "document_id": document_id,
+                "document_id": document.id,
                 "start": segment.start,
                 "end": segment.end,
                 "sequence": self._sequence,
+                "text": document.text[segment.start : segment.end],
                 "vector": vector.astype("<f4").tobytes(),
             }
             self._chunks.append(row)

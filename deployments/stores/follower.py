@@ -59,14 +59,21 @@ class Follower:
         """Return the bytes of the vectors held."""
         return self._dense.num_bytes
 
+    def can_follow(self, head: Head) -> bool:
+        """Return whether the log still has what happened since; False: start a new follower."""
+        is_same = self.collection_id == head.id and not self.is_broken
+        return is_same and (self._sequence == 0 or self._sequence >= head.log_start)
+
     def follow(self, connection: Connection, head: Head) -> None:
-        """Apply everything up to `head`, all or nothing; the caller holds `following`.
+        """Apply everything up to `head`, all or nothing.
+
+        The caller holds `following` and has asked `can_follow`.
 
         Args:
             connection: the read transaction in which `head` was read.
             head: where this collection's log stands.
         """
-        assert not self.is_broken
+        assert self.can_follow(head)
         if self._sequence >= head.sequence:
             return
         try:

@@ -24,7 +24,7 @@ class Followers:
         """Return the follower of the collection that has the name now."""
         with self._lock:
             follower = self._by_name.get(collection)
-            if follower is None or follower.is_broken or follower.collection_id != head.id:
+            if follower is None or not follower.can_follow(head):
                 follower = self._by_name[collection] = Follower(head)
             self._by_name.move_to_end(collection)
             while len(self._by_name) > self._max_collections:

@@ -16,11 +16,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
+from deployments.config import Settings
 from deployments.errors import Conflict, NotFound, RagError, Unauthenticated
 from deployments.stores import schema
 from deployments.stores.content import check_text, invalid
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
+from deployments.stores.migrations import migrate
 from deployments.stores.secretfile import create_secret
 
 BEARER = re.compile(r"rs_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
@@ -166,6 +168,16 @@ class KeyStore:
     def _hash(self, key_id: str, secret: str) -> bytes:
         message = f"{key_id}.{secret}".encode("ascii")
         return hashlib.blake2b(message, key=self._pepper, digest_size=32).digest()
+
+
+def open_keys(settings: Settings) -> KeyStore:
+    """Return the keys of a host's database, which is brought to the newest revision first.
+
+    Raises:
+        StoreUnavailable: the database did not answer; safe to retry.
+    """
+    migrate(settings.database)
+    return KeyStore(Database(settings.database), settings.state_path)
 
 
 def _parsed(bearer: str) -> tuple[str, str]:

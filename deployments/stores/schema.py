@@ -2,7 +2,11 @@
 
 `chunks` and `removed_chunks` together are the log that replicas follow: every row carries the
 sequence number its collection had after the transaction that wrote it. A chunk's `number` grows
-with the sequence and is never used twice, so followers address chunks by 8 bytes.
+with the sequence and is never used twice, so followers address chunks by 8 bytes. Removals up to
+the collection's `log_start` are forgotten: a follower that stopped before it starts anew.
+
+A chunk repeats its part of the document's text, because cutting it out of a long one for every hit
+would read the whole document each time.
 """
 
 from sqlalchemy import (
@@ -51,6 +55,7 @@ collections = Table(
     Column("dim", Integer, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("next_chunk_number", BigInteger, nullable=False),
+    Column("log_start", BigInteger, nullable=False),
     Column("created_at", String(32), nullable=False),
 )
 
@@ -60,12 +65,12 @@ documents = Table(
     Column("collection_id", String(40), ForeignKey("collections.id"), primary_key=True),
     Column("id", String(256), primary_key=True),
     Column("title", Text, nullable=False),
-    Column("text", Text, nullable=False),
     Column("metadata", JSON, nullable=False),
     Column("content_hash", LargeBinary(32), nullable=False),
     Column("num_chunks", Integer, nullable=False),
     Column("created_at", String(32), nullable=False),
     Column("updated_at", String(32), nullable=False),
+    Column("text", Text, nullable=False),  # last: SQLite reads a row only as far as it must
 )
 
 chunks = Table(
@@ -78,6 +83,7 @@ chunks = Table(
     Column("start", Integer, nullable=False),
     Column("end", Integer, nullable=False),
     Column("sequence", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
     Column("vector", LargeBinary, nullable=False),
     ForeignKeyConstraint(
         ["collection_id", "document_id"], ["documents.collection_id", "documents.id"]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
@@ -92,7 +92,8 @@ class Searcher:
             follower = self.followers.current(collection, self._head(collection))
             with follower.following, self._database.read() as connection:
                 now = head(connection, collection)
-                if now.id != follower.collection_id or follower.is_broken:
+                if not follower.can_follow(now):
+                    self.followers.drop(collection)
                     continue
                 follower.follow(connection, now)
                 yield connection, follower
@@ -144,7 +145,6 @@ def _check(request: SearchRequest, query: Query | None) -> None:
 def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> list[ScoredChunk]:
     """Return those hits that are still stored, best first, equal scores by chunk id."""
     chunks, documents = schema.chunks, schema.documents
-    text = func.substr(documents.c.text, chunks.c.start + 1, chunks.c.end - chunks.c.start)
     statement = select(
         chunks.c.number,
         chunks.c.id,
@@ -153,7 +153,7 @@ def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> l
         chunks.c.end,
         documents.c.title,
         documents.c.metadata,
-        text.label("text"),
+        chunks.c.text,
     ).join(documents)
     statement = statement.where(chunks.c.collection_id == follower.collection_id)
     found = []
