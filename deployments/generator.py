@@ -37,10 +37,13 @@ class Generator:
     def __init__(self, args: GeneratorArgs) -> None:
         self._args = args
         self._engine: GenerationEngine = create_engine(args)
+        self._start: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Load the model."""
-        await self._engine.start()
+        """Load the model, once; Serve's first health check waits for it."""
+        if self._start is None:
+            self._start = asyncio.create_task(self._engine.start())
+        await asyncio.shield(self._start)
 
     async def stop(self) -> None:
         """End every request and free the model."""
@@ -166,4 +169,5 @@ class Generator:
 
     async def check_health(self) -> None:
         """Raise EngineFailed when the engine can no longer make progress."""
+        await self.start()
         self._engine.check_health()
