@@ -41,7 +41,11 @@ GENERATOR: tuple[Gauge, ...] = (
 )
 EMBEDDER: tuple[Gauge, ...] = (
     ("ragserve_embedder_replicas", "Embedder replicas that answer", _count),
-    ("ragserve_embedder_tokens_waiting", "Tokens waiting to be embedded", _total("num_tokens")),
+    (
+        "ragserve_embedder_tokens_waiting",
+        "Tokens waiting to be embedded",
+        _total("num_tokens_waiting"),
+    ),
 )
 RETRIEVER: tuple[Gauge, ...] = (
     ("ragserve_retriever_replicas", "Retriever replicas that answer", _count),

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from deployments.errors import Unauthenticated
 from deployments.ingress.asgi import Scope, header
+from deployments.stores.keys import KeyStore
 
 MAX_KEY_CHARS = 256
 
@@ -31,23 +32,16 @@ class KeyVerifier(Protocol):
         ...
 
 
-class KeyStore(Protocol):
-    """What ``stores/keys.py`` offers: the same check, blocking."""
-
-    def verify(self, bearer: str) -> Key:
-        """Return the key behind a bearer token, or raise Unauthenticated."""
-        ...
-
-
 class ThreadedKeys:
-    """A `KeyVerifier` that asks a blocking store on a thread, so that the event loop goes on."""
+    """A `KeyVerifier` over the key store: what it recalls is free, the rest is read on a thread."""
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
 
     async def verify(self, bearer: str) -> Key:
         """Return the key behind a bearer token, or raise Unauthenticated."""
-        return await asyncio.to_thread(self._store.verify, bearer)
+        recalled = self._store.recall(bearer)
+        return recalled or await asyncio.to_thread(self._store.verify, bearer)
 
 
 def bearer_of(scope: Scope) -> str:

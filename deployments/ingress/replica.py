@@ -16,7 +16,8 @@ from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
-from deployments.stores.keys import Keys
+from deployments.stores.database import Database
+from deployments.stores.keys import KeyStore
 
 METRICS_TIMEOUT_S = 5.0
 
@@ -35,7 +36,9 @@ class Ingress:
         self._args = args
         self._graph = graph_factory(*graph_args, **handles)
         self._metrics = Metrics()
-        self._keys = ThreadedKeys(Keys(Settings().database))
+        settings = Settings()
+        store = KeyStore(Database(settings.database), settings.state_path)
+        self._keys = ThreadedKeys(store)
 
     def __serve_build_asgi_app__(self) -> App:
         """Return the application; Serve calls this once, after the constructor."""

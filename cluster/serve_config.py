@@ -1,0 +1,91 @@
+"""A Serve configuration file, read strictly: Serve itself ignores every key it does not know."""
+
+import typing
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import ServeDeploySchema
+
+from cluster.errors import OperatorError
+from cluster.ports import LOOPBACK
+
+
+def load_config(path: Path) -> dict[str, Any]:
+    """Return a checked configuration.
+
+    Raises:
+        OperatorError: the file is missing, not YAML, or says something Serve does not know.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OperatorError(f"cannot read {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise OperatorError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    problems = problems_of(config)
+    if problems:
+        raise OperatorError(f"{path}: {'; '.join(problems)}")
+    return typing.cast("dict[str, Any]", config)
+
+
+def problems_of(config: object) -> list[str]:
+    """Return everything wrong with a parsed configuration, each with its place; [] if nothing."""
+    if not isinstance(config, dict):
+        return ["the file holds no mapping"]
+    unknown = list(_unknown_keys(config, ServeDeploySchema, ""))
+    if unknown:
+        return unknown
+    try:
+        ServeDeploySchema.model_validate(config)
+    except ValidationError as error:
+        return [_place(e["loc"]) + e["msg"] for e in error.errors()]
+    return []
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) + ": " if location else ""
+
+
+def _unknown_keys(value: Any, model: type[BaseModel], place: str) -> typing.Iterator[str]:
+    for key, inner in value.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            yield f"{place}{key}: unknown key"
+            continue
+        nested = _model_of(key, field.annotation)
+        if nested is None:
+            continue
+        items = inner if isinstance(inner, list) else [inner]
+        for number, item in enumerate(items):
+            if isinstance(item, dict):
+                index = f"[{number}]" if isinstance(inner, list) else ""
+                yield from _unknown_keys(item, nested, f"{place}{key}{index}.")
+
+
+def _model_of(key: str, annotation: Any) -> type[BaseModel] | None:
+    """Return the model that a field's mapping (or each of its list's mappings) has to follow."""
+    if key == "autoscaling_config":
+        return AutoscalingConfig
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (Union, UnionType, list):
+        for argument in typing.get_args(annotation):
+            found = _model_of("", argument)
+            if found is not None:
+                return found
+    return None
+
+
+def on_port(config: dict[str, Any], port: int) -> dict[str, Any]:
+    """Return the configuration as the supervisor deploys it.
+
+    Serve's proxy listens on loopback, where only the edge reaches it, whatever `http_options`
+    says for a plain `serve run`; access logs are off unless the file asks for them.
+    """
+    options = {**config.get("http_options", {}), "host": LOOPBACK, "port": port}
+    logging = {"enable_access_log": False, **(config.get("logging_config") or {})}
+    return {**config, "http_options": options, "logging_config": logging}
