@@ -81,6 +81,15 @@ def from_validation(errors: Sequence[Any], value: Any) -> InvalidRequest:
     return error
 
 
+def from_parameters(errors: Sequence[Any]) -> InvalidRequest:
+    """Return the first validation error of a path or query parameter."""
+    first = errors[0]
+    param = str(first["loc"][-1])
+    error = InvalidRequest(f"{param}: {first['msg'].removeprefix('Value error, ')}")
+    error.param = param
+    return error
+
+
 def field_path(location: Iterable[str | int], value: Any, *, is_missing: bool = False) -> str:
     """Return `messages[0].content` for a location, without the names of union members in it."""
     path = ""

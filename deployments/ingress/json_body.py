@@ -27,7 +27,11 @@ async def read_json(request: Request, model: type[Model], max_depth: int) -> Mod
     Raises:
         InvalidRequest: it is not JSON, or not what `model` describes; names the field in `param`.
     """
-    value = parse(await request.body(), max_depth)
+    return validated(parse(await request.body(), max_depth), model)
+
+
+def validated(value: Any, model: type[Model]) -> Model:
+    """Return a value as a model; raises InvalidRequest, which names the field in `param`."""
     try:
         return model.model_validate(value)
     except ValidationError as exc:

@@ -26,7 +26,7 @@ METRICS_TIMEOUT_S = 5.0
 class Ingress:
     """Serves the HTTP surface of one graph."""
 
-    async def __init__(
+    def __init__(
         self,
         args: IngressArgs,
         graph_factory: Callable[..., Any],

@@ -13,12 +13,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.config import IngressArgs
-from deployments.ingress.generation import Answer, Events, begin, collect, too_late
+from deployments.ingress.generation import (
+    Answer,
+    Events,
+    Target,
+    begin,
+    collect,
+    events_of,
+    target_of,
+    too_late,
+)
 from deployments.ingress.graph import Graph
 from deployments.ingress.json_body import read_json
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.schemas.sampling import RetrievalOptions
 from deployments.ingress.sse import Encoder, EventStream
-from deployments.types import ScoredChunk
+from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
 
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
@@ -45,6 +55,33 @@ MetricsSource = Callable[[], Awaitable[bytes]]
 """Returns Prometheus text."""
 
 
+class ChatBody(Protocol):
+    """What the bodies of the chat routes have in common."""
+
+    @property
+    def model(self) -> str | None:
+        """Return the model id asked for."""
+        ...
+
+    @property
+    def retrieval(self) -> RetrievalOptions | None:
+        """Return how to ground the answer."""
+        ...
+
+    @property
+    def num_choices(self) -> int:
+        """Return how many answers are wanted."""
+        ...
+
+    def chat(self) -> tuple[Message, ...]:
+        """Return the turns of the chat."""
+        ...
+
+    def sampling(self) -> SamplingParams:
+        """Return how the answer is sampled."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """The graph and its surroundings, as the routes see them."""
@@ -58,6 +95,18 @@ class Services:
     async def read(self, request: Request, model: type[Model]) -> Model:
         """Return the validated JSON body; raises InvalidRequest."""
         return await read_json(request, model, self.args.max_json_depth)
+
+    def chat(self, request_id: str, body: ChatBody) -> tuple[Target, Events]:
+        """Return who answers a chat, and the events of the answer; nothing runs yet."""
+        retrieval = body.retrieval.retrieval() if body.retrieval else None
+        target = target_of(self.graph, body.model, retrieval)
+        generation = GenerationRequest(
+            request_id=request_id,
+            sampling=body.sampling(),
+            messages=body.chat(),
+            n=body.num_choices,
+        )
+        return target, events_of(self.graph, target, generation, self.args.request_timeout_s)
 
     async def answer(self, events: Events, num_choices: int) -> Answer:
         """Return a whole answer within the deadline."""

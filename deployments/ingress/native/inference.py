@@ -6,43 +6,37 @@ from fastapi import APIRouter, Request, Response
 
 from deployments.errors import RagError
 from deployments.ingress.errors import error_object
-from deployments.ingress.generation import Answer, events_of, target_of
+from deployments.ingress.generation import Answer
 from deployments.ingress.ids import derived_id
 from deployments.ingress.openai.logprobs import chat_logprobs
 from deployments.ingress.openai.usage import usage_of
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.native import InferenceRequest
+from deployments.ingress.schemas.responses import Inference
 from deployments.ingress.services import Services, json_response, sources_of
 from deployments.ingress.sse import block, dumps, quote
-from deployments.types import AnswerEvent, Delta, GenerationRequest, Sources
+from deployments.types import AnswerEvent, Delta, Sources
 
 
 def inference_router(services: Services) -> APIRouter:
     """Return the inference route."""
     router = APIRouter(tags=["Inference"])
 
-    @router.post("/v1/inference", **describe("infer", InferenceRequest))
+    described = describe("infer", InferenceRequest, Inference, is_stream=True, errors=(404, 502))
+
+    @router.post("/v1/inference", **described)
     async def infer(request: Request) -> Response:
         """Answer a prompt or a chat; with `retrieval`, from a collection and with its sources."""
         body = await services.read(request, InferenceRequest)
         request_id = request.state.request_id
-        retrieval = body.retrieval.retrieval() if body.retrieval else None
-        target = target_of(services.graph, body.model, retrieval)
-        generation = GenerationRequest(
-            request_id=request_id,
-            sampling=body.sampling(),
-            messages=body.chat(),
-            n=body.num_choices,
-        )
-        timeout_s = services.args.request_timeout_s
-        events = events_of(services.graph, target, generation, timeout_s)
+        target, events = services.chat(request_id, body)
         collection = target.retrieval.collection if target.retrieval else ""
         header = {"id": derived_id("inf", request_id), "model": target.model}
         has_logprobs = body.logprobs is not None
         if not body.stream:
-            answer = await services.answer(events, generation.n)
+            answer = await services.answer(events, body.num_choices)
             return json_response(_inference(header, answer, has_logprobs, collection))
-        encoder = InferenceStream(header, generation.n, request_id, has_logprobs, collection)
+        encoder = InferenceStream(header, body.num_choices, request_id, has_logprobs, collection)
         return await services.stream(request, events, encoder)
 
     return router
@@ -97,7 +91,7 @@ class InferenceStream:
         """Return the terminal event."""
         self.answer.check_whole()
         reasons = [choice.finish_reason for choice in self.answer.choices]
-        done = {"type": "done", **self._header, "finish_reason": reasons[0]}
+        done: dict[str, Any] = {"type": "done", **self._header, "finish_reason": reasons[0]}
         if len(reasons) > 1:
             done["finish_reasons"] = reasons
         return block({**done, "usage": usage_of(self.answer)})

@@ -5,36 +5,35 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from deployments.ingress.generation import Answer, events_of, target_of
+from deployments.ingress.generation import Answer
 from deployments.ingress.ids import derived_id
 from deployments.ingress.openai.chat_stream import ChatStream
 from deployments.ingress.openai.logprobs import chat_logprobs
 from deployments.ingress.openai.usage import usage_of
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.openai import ChatCompletionRequest
+from deployments.ingress.schemas.responses import ChatCompletion
 from deployments.ingress.services import Services, json_response, sources_of
-from deployments.types import GenerationRequest
 
 
 def chat_router(services: Services) -> APIRouter:
     """Return the chat route."""
     router = APIRouter(tags=["OpenAI"])
 
-    @router.post("/v1/chat/completions", **describe("createChatCompletion", ChatCompletionRequest))
+    described = describe(
+        "createChatCompletion",
+        ChatCompletionRequest,
+        ChatCompletion,
+        is_stream=True,
+        errors=(404, 502),
+    )
+
+    @router.post("/v1/chat/completions", **described)
     async def create_chat_completion(request: Request) -> Response:
         """Answer a chat; a model `rag/<collection>` answers from that collection."""
         body = await services.read(request, ChatCompletionRequest)
         request_id = request.state.request_id
-        retrieval = body.retrieval.retrieval() if body.retrieval else None
-        target = target_of(services.graph, body.model, retrieval)
-        generation = GenerationRequest(
-            request_id=request_id,
-            sampling=body.sampling(),
-            messages=body.chat(),
-            n=body.num_choices,
-        )
-        timeout_s = services.args.request_timeout_s
-        events = events_of(services.graph, target, generation, timeout_s)
+        target, events = services.chat(request_id, body)
         collection = target.retrieval.collection if target.retrieval else None
         header = {
             "id": derived_id("chatcmpl", request_id),
@@ -42,11 +41,11 @@ def chat_router(services: Services) -> APIRouter:
             "model": target.model,
         }
         if not body.stream:
-            answer = await services.answer(events, generation.n)
+            answer = await services.answer(events, body.num_choices)
             return json_response(_completion(header, answer, bool(body.logprobs), collection))
         encoder = ChatStream(
             header,
-            generation.n,
+            body.num_choices,
             request_id=request_id,
             has_usage_chunk=body.has_usage_chunk,
             has_logprobs=bool(body.logprobs),

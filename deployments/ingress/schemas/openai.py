@@ -167,8 +167,8 @@ class CompletionRequest(OpenAISampling):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
-        return list(self.prompt)  # type: ignore[arg-type]
+            return [self.prompt]
+        return list(self.prompt)
 
     def sampling(self) -> SamplingParams:
         """Return how the text is sampled."""
