@@ -40,8 +40,8 @@ class ThreadedKeys:
 
     async def verify(self, bearer: str) -> Key:
         """Return the key behind a bearer token, or raise Unauthenticated."""
-        recalled = self._store.recall(bearer)
-        return recalled or await asyncio.to_thread(self._store.verify, bearer)
+        key = self._store.recall(bearer)
+        return await asyncio.to_thread(self._store.verify, bearer) if key is None else key
 
 
 def bearer_of(scope: Scope) -> str:
