@@ -43,10 +43,10 @@ async def call(response: Response, deadline: Deadline) -> Any:
         async with asyncio.timeout_at(deadline.at):
             return await cast("DeploymentResponse[Any]", response)
     except TimeoutError:
-        response.cancel()
+        cancel(response)
         raise DeadlineExceeded("the request did not finish before its deadline") from None
     except asyncio.CancelledError:
-        response.cancel()
+        cancel(response)
         raise
     except Exception as exc:
         raise translate(exc) from exc
@@ -64,7 +64,7 @@ async def stream(response: Response, deadline: Deadline) -> AsyncGenerator[Any]:
     def expire() -> None:
         nonlocal has_expired
         has_expired = True
-        response.cancel()
+        cancel(response)
 
     timer = asyncio.get_running_loop().call_at(deadline.at, expire)
     try:
@@ -76,7 +76,7 @@ async def stream(response: Response, deadline: Deadline) -> AsyncGenerator[Any]:
         raise translate(exc) from exc
     finally:
         timer.cancel()
-        response.cancel()
+        cancel(response)
 
 
 async def call_all(handle: DeploymentHandle[Any], method: str, deadline: Deadline) -> list[Any]:
@@ -89,6 +89,11 @@ async def call_all(handle: DeploymentHandle[Any], method: str, deadline: Deadlin
     except Exception as exc:
         raise translate(exc) from exc
     return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def cancel(response: Response) -> None:
+    """Stop the replica's work on a call; nothing happens when it has ended."""
+    response.cancel()  # type: ignore[no-untyped-call]
 
 
 def translate(exc: Exception) -> RagError:
