@@ -1,0 +1,187 @@
+"""A BERT encoder over packed sequences: no padding between texts, fused oneDNN products on a CPU.
+
+It turns token ids into one pooled vector per sequence; texts and queues are others' business.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn import functional
+
+from deployments.engines.embedding.model_folder import ModelFolder, Pooling
+from deployments.types import Vectors
+
+_ROW_STEP = 64
+"""Rows of a packed batch are rounded up to this, so that oneDNN meets few shapes: it keeps a
+compiled product per shape, and memory would grow with every new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """An affine map whose weight is reordered once for oneDNN, where that is possible."""
+
+    weight: Tensor
+    bias: Tensor
+    is_packed: bool
+
+    def __call__(self, rows: Tensor, *, gelu: bool = False) -> Tensor:
+        if self.is_packed:
+            post = ("gelu", "none") if gelu else ("none", "")
+            out: Tensor = torch.ops.mkldnn._linear_pointwise(
+                rows, self.weight, self.bias, post[0], [], post[1]
+            )
+            return out
+        out = functional.linear(rows, self.weight, self.bias)
+        return functional.gelu(out) if gelu else out
+
+
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    weight: Tensor
+    bias: Tensor
+    eps: float
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return functional.layer_norm(rows, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    qkv: _Linear
+    attended: _Linear
+    attended_norm: _Norm
+    up: _Linear
+    down: _Linear
+    down_norm: _Norm
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Consecutive sequences of one length in a packed batch."""
+
+    start: int
+    num_sequences: int
+    length: int
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.start + self.num_sequences * self.length)
+
+
+class BertEncoder:
+    """Weights of a `model_type: bert` folder, ready to pool."""
+
+    def __init__(
+        self, folder: ModelFolder, config: dict[str, Any], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self._pooling: Pooling = folder.pooling
+        self._num_heads = int(config["num_attention_heads"])
+        self.dim = int(config["hidden_size"])
+        weights = _BertWeights(folder, config, device, dtype)
+        self._device = device
+        self._words = weights["embeddings.word_embeddings.weight"]
+        # Sequence A is the only one here, so its type vector can be part of every position.
+        self._positions = (
+            weights["embeddings.position_embeddings.weight"]
+            + weights["embeddings.token_type_embeddings.weight"][0]
+        )
+        self._norm = weights.norm("embeddings.LayerNorm")
+        self._layers = [weights.layer(index) for index in range(int(config["num_hidden_layers"]))]
+
+    def __call__(self, sequences: Sequence[Sequence[int]]) -> Vectors:
+        """Return the normalised vectors, float32[n, dim]; fastest when sorted by length."""
+        with torch.inference_mode():
+            runs = _runs(sequences)
+            rows = self._embed(sequences)
+            for layer in self._layers:
+                rows = self._apply(layer, rows, runs)
+            pooled = torch.cat([self._pool(rows[run.rows], run) for run in runs])
+            vectors: Vectors = functional.normalize(pooled, dim=-1).cpu().numpy()
+            return vectors
+
+    def _embed(self, sequences: Sequence[Sequence[int]]) -> Tensor:
+        ids = [token for sequence in sequences for token in sequence]
+        positions = [position for sequence in sequences for position in range(len(sequence))]
+        padding = [0] * (-len(ids) % _ROW_STEP)
+        index = torch.tensor([ids + padding, positions + padding], device=self._device)
+        return self._norm(self._words[index[0]] + self._positions[index[1]])
+
+    def _apply(self, layer: _Layer, rows: Tensor, runs: list[_Run]) -> Tensor:
+        attended = layer.attended(self._attend(layer.qkv(rows), runs))
+        rows = layer.attended_norm(attended + rows)
+        return layer.down_norm(layer.down(layer.up(rows, gelu=True)) + rows)
+
+    def _attend(self, qkv: Tensor, runs: list[_Run]) -> Tensor:
+        attended = qkv.new_zeros(qkv.shape[0], self.dim)
+        for run in runs:
+            shape = (run.num_sequences, run.length, 3, self._num_heads, -1)
+            query, key, value = qkv[run.rows].view(shape).permute(2, 0, 3, 1, 4)
+            heads = functional.scaled_dot_product_attention(query, key, value)
+            attended[run.rows] = heads.transpose(1, 2).reshape(-1, self.dim)
+        return attended
+
+    def _pool(self, rows: Tensor, run: _Run) -> Tensor:
+        tokens = rows.view(run.num_sequences, run.length, self.dim).float()
+        return tokens.mean(dim=1) if self._pooling == "mean" else tokens[:, 0]
+
+
+def _runs(sequences: Sequence[Sequence[int]]) -> list[_Run]:
+    runs, start = [], 0
+    for length, group in groupby(map(len, sequences)):
+        run = _Run(start, len(list(group)), length)
+        runs.append(run)
+        start = run.rows.stop
+    return runs
+
+
+class _BertWeights:
+    """The tensors of a checkpoint by BERT's own names, with or without the `bert.` prefix."""
+
+    def __init__(
+        self, folder: ModelFolder, config: dict[str, Any], device: torch.device, dtype: torch.dtype
+    ) -> None:
+        tensors = load_file(folder.path / "model.safetensors", device=str(device))
+        self._tensors = {
+            name.removeprefix("bert."): tensor.to(dtype)
+            for name, tensor in tensors.items()
+            if tensor.is_floating_point()
+        }
+        self._eps = float(config["layer_norm_eps"])
+        self._is_packed = device.type == "cpu" and _can_pack(dtype)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def layer(self, index: int) -> _Layer:
+        prefix = f"encoder.layer.{index}."
+        attention = prefix + "attention."
+        return _Layer(
+            qkv=self.linear(*(f"{attention}self.{part}" for part in ("query", "key", "value"))),
+            attended=self.linear(attention + "output.dense"),
+            attended_norm=self.norm(attention + "output.LayerNorm"),
+            up=self.linear(prefix + "intermediate.dense"),
+            down=self.linear(prefix + "output.dense"),
+            down_norm=self.norm(prefix + "output.LayerNorm"),
+        )
+
+    def linear(self, *names: str) -> _Linear:
+        weight = torch.cat([self[f"{name}.weight"] for name in names])
+        bias = torch.cat([self[f"{name}.bias"] for name in names])
+        if self._is_packed:
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight)
+        return _Linear(weight, bias, self._is_packed)
+
+    def norm(self, name: str) -> _Norm:
+        return _Norm(self[f"{name}.weight"], self[f"{name}.bias"], self._eps)
+
+
+def _can_pack(dtype: torch.dtype) -> bool:
+    """Tell whether oneDNN multiplies this type on this processor."""
+    if not torch._C._has_mkldnn or dtype not in (torch.float32, torch.bfloat16):
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

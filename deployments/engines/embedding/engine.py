@@ -1,0 +1,183 @@
+"""The engine that all embedders share: tokenizer, segmentation, batcher and model put together.
+
+Tokens are counted on one thread and vectors computed on another, so that the event loop stays free.
+A subclass says how its model is loaded.
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from deployments.config import EmbedderArgs
+from deployments.engines.embedding.batching import TokenBatcher
+from deployments.engines.embedding.model import Model, TokenIds
+from deployments.engines.embedding.segmentation import Segmenter
+from deployments.errors import EngineFailed, RagError
+from deployments.types import EmbeddedText, Segment, Vectors
+
+Result = TypeVar("Result")
+
+MIN_SEGMENT_TOKENS = 16
+"""A smaller segment could fail to hold one character with the special tokens around it."""
+
+_TEXTS_PER_CALL = 64
+"""Texts tokenised before another caller gets its turn on the tokenizer's thread."""
+
+
+class BatchedEmbedder(ABC):
+    """An `EmbeddingEngine` on top of a blocking model."""
+
+    def __init__(self, args: EmbedderArgs) -> None:
+        self._args = args
+        self._text_thread = ThreadPoolExecutor(1, "embedding-text")
+        self._model_thread = ThreadPoolExecutor(1, "embedding-model")
+        self._loaded: tuple[Model, TokenBatcher] | None = None
+
+    @abstractmethod
+    def load(self, args: EmbedderArgs) -> Model:
+        """Load the model; called on the thread that will compute.
+
+        Raises:
+            EngineFailed: the model cannot be loaded.
+        """
+
+    @property
+    def dim(self) -> int:
+        """Return the length of a vector."""
+        return self._model.dim
+
+    @property
+    def max_tokens(self) -> int:
+        """Return the most tokens (special ones included) that one segment may have, ≤ 512."""
+        return min(self._args.segment_tokens or self._model.max_tokens, self._model.max_tokens)
+
+    async def start(self) -> None:
+        """Load the weights.
+
+        Raises:
+            EngineFailed: the model cannot be loaded.
+        """
+        if self._loaded is not None:
+            return
+        if 0 < self._args.segment_tokens < MIN_SEGMENT_TOKENS:
+            raise EngineFailed(f"segment_tokens must be 0 or at least {MIN_SEGMENT_TOKENS}")
+        loop = asyncio.get_running_loop()
+        try:
+            model = await loop.run_in_executor(self._model_thread, self.load, self._args)
+        except RagError:
+            raise
+        except Exception as error:
+            # Loaders raise anything for a damaged folder; the caller needs one typed error.
+            raise EngineFailed(
+                f"the embedding model does not load: {type(error).__name__}"
+            ) from error
+        batcher = TokenBatcher(
+            model.encode,
+            self._model_thread,
+            max_batch_tokens=self._args.max_batch_tokens,
+            max_waiting_tokens=self._args.max_waiting_tokens,
+        )
+        self._loaded = (model, batcher)
+
+    async def embed(self, texts: Sequence[str]) -> tuple[Vectors, list[int]]:
+        """Return one vector per text, in order, and each text's number of tokens."""
+        pieces = await self._tokenize(texts, self._pieces)
+        vectors = await self._vectors([sequence for text in pieces for sequence in text])
+        means, start = np.empty((len(texts), self.dim), np.float32), 0
+        for row, text in enumerate(pieces):
+            means[row] = _mean(vectors[start : start + len(text)], [len(part) for part in text])
+            start += len(text)
+        return means, [sum(map(len, text)) for text in pieces]
+
+    async def embed_documents(self, texts: Sequence[str]) -> list[EmbeddedText]:
+        """Segment each text and embed the segments."""
+        segmented = await self._tokenize(texts, self._segments)
+        vectors = await self._vectors([ids for _, text in segmented for ids in text])
+        documents, start = [], 0
+        for segments, _ in segmented:
+            rows = vectors[start : start + len(segments)].copy()
+            documents.append(EmbeddedText(tuple(segments), rows))
+            start += len(segments)
+        return documents
+
+    async def segment(self, text: str) -> list[Segment]:
+        """Return the segments of a text, in order; their spans leave out only white space."""
+        segmenter = self._segmenter(self._args.overlap_tokens)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._text_thread, segmenter.segment, text)
+
+    def num_tokens_waiting(self) -> int:
+        """Return how many tokens are queued."""
+        return 0 if self._loaded is None else self._batcher.num_tokens_waiting()
+
+    async def stop(self) -> None:
+        """Free the weights; waiting callers get EngineFailed."""
+        if self._loaded is not None:
+            await self._batcher.stop()
+            self._loaded = None
+        self._text_thread.shutdown(wait=False, cancel_futures=True)
+        self._model_thread.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def _model(self) -> Model:
+        if self._loaded is None:
+            raise EngineFailed("the embedding engine is not running")
+        return self._loaded[0]
+
+    @property
+    def _batcher(self) -> TokenBatcher:
+        if self._loaded is None:
+            raise EngineFailed("the embedding engine is not running")
+        return self._loaded[1]
+
+    def _segmenter(self, overlap_tokens: int) -> Segmenter:
+        return Segmenter(self._model.tokenizer, self.max_tokens, overlap_tokens)
+
+    def _pieces(self, texts: Sequence[str]) -> list[Sequence[TokenIds]]:
+        """Return the token ids of each text; of a text over the limit, those of its segments."""
+        encoded, segmenter = self._model.tokenizer.encode(texts), self._segmenter(0)
+        return [
+            [ids] if len(ids) <= self.max_tokens else self._encode(text, segmenter.segment(text))
+            for text, ids in zip(texts, encoded, strict=True)
+        ]
+
+    def _segments(self, texts: Sequence[str]) -> list[tuple[list[Segment], Sequence[TokenIds]]]:
+        segmenter = self._segmenter(self._args.overlap_tokens)
+        segmented = [segmenter.segment(text) for text in texts]
+        pairs = zip(texts, segmented, strict=True)
+        return [(segments, self._encode(text, segments)) for text, segments in pairs]
+
+    def _encode(self, text: str, segments: Sequence[Segment]) -> Sequence[TokenIds]:
+        return self._model.tokenizer.encode([text[part.start : part.end] for part in segments])
+
+    async def _tokenize(
+        self, texts: Sequence[str], work: Callable[[Sequence[str]], list[Result]]
+    ) -> list[Result]:
+        """Return `work` of the texts, done on the text thread in turns with other callers."""
+        self._batcher.admit(0)
+        results: list[Result] = []
+        loop = asyncio.get_running_loop()
+        for start in range(0, len(texts), _TEXTS_PER_CALL):
+            some = texts[start : start + _TEXTS_PER_CALL]
+            results += await loop.run_in_executor(self._text_thread, work, some)
+        return results
+
+    async def _vectors(self, sequences: Sequence[TokenIds]) -> Vectors:
+        if not sequences:
+            return np.empty((0, self.dim), np.float32)
+        return await self._batcher.submit(sequences)
+
+
+def _mean(vectors: Vectors, weights: Sequence[int]) -> Vectors:
+    """Return the normalised mean, float32[dim], weighted by tokens."""
+    if len(vectors) == 1:
+        first: Vectors = vectors[0]
+        return first
+    mean = np.average(vectors, axis=0, weights=weights)
+    norm = float(np.linalg.norm(mean))
+    # Opposite vectors may cancel; the first segment is then as good an answer as any.
+    return (mean / norm).astype(np.float32) if norm > 1e-6 else vectors[0]

@@ -1,0 +1,37 @@
+"""Texts to token ids with the model's own fast tokenizer. It knows neither batches nor weights."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+
+from deployments.errors import EngineFailed
+
+
+class FastTokenizer:
+    """A fast tokenizer that cuts and pads nothing and takes every text as mere text.
+
+    What looks like a control token in a text (`[SEP]`) is encoded as the characters it is made of.
+    Thread-safe; the methods block, but release the GIL for most of their time.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise EngineFailed("the embedding model's folder has no tokenizer.json")
+        self._tokenizer = Tokenizer.from_file(str(path))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True
+        self.num_special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the token ids of each text, special tokens included."""
+        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(list(texts))
+        return [encoding.ids for encoding in encodings]
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return the code points `[start, end)` of each token of a text, without special tokens."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        spans: list[tuple[int, int]] = encoding.offsets
+        return spans

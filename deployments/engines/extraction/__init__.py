@@ -1,0 +1,1 @@
+"""Files to plain text: text, Markdown, HTML, PDF and DOCX."""

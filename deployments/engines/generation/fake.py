@@ -1,0 +1,200 @@
+"""A deterministic engine without weights, for exercising the whole system around it.
+
+It ships in the product (`engine: fake`). Words and single other characters are its tokens, and its
+answer is a fixed transformation of the last user message, so a test can say what must come out.
+"""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+
+from deployments.config import GeneratorArgs
+from deployments.engines.generation.base import EngineRequest
+from deployments.engines.generation.text import TextStream
+from deployments.errors import ContextTooLong, EngineFailed, InvalidRequest, Overloaded
+from deployments.types import (
+    Delta,
+    EngineStats,
+    Finished,
+    Message,
+    Role,
+    SamplingParams,
+    TokenLogprob,
+)
+
+MAX_RUNNING = 16
+RATE_WINDOW_S = 5.0
+EOS = 0
+CONTROL: dict[Role, int] = {"system": 1, "user": 2, "assistant": 3}
+FIRST_CHARACTER = 16
+"""Token `FIRST_CHARACTER + c` is the character with code point c; those below are control."""
+
+UNSUPPORTED = {
+    "grammar": ("response_format", None),
+    "logit_bias": ("logit_bias", ()),
+}
+
+
+class FakeEngine:
+    """Answers `Echo: ` and the last user message, one character per token.
+
+    With a temperature above 0 and a seed, the answer begins with a word that depends on the seed.
+    """
+
+    def __init__(self, args: GeneratorArgs, delay_s: float = 0.001) -> None:
+        self._args = args
+        self._delay_s = delay_s
+        self._slots = asyncio.Semaphore(MAX_RUNNING)
+        self._num_running = 0
+        self._num_queued = 0
+        self._rate: deque[float] = deque()
+        self._running_tokens: dict[str, int] = {}
+        self._is_running = False
+
+    @property
+    def context_length(self) -> int:
+        """Return the configured context; a fake model has no limit of its own."""
+        return min(self._args.context_length, self._args.kv_cache_tokens)
+
+    async def start(self) -> None:
+        """Be ready at once."""
+        self._is_running = True
+
+    def encode(self, text: str) -> list[int]:
+        """Return one token per character."""
+        return [FIRST_CHARACTER + ord(character) for character in text]
+
+    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        """Return each message after its role's control token, then the assistant's."""
+        ids: list[int] = []
+        for message in messages:
+            ids += [CONTROL[message.role], *self.encode(message.content)]
+        return [*ids, CONTROL["assistant"]]
+
+    def check(self, sampling: SamplingParams) -> None:
+        """Refuse grammars and biases: a fixed answer cannot follow them."""
+        for name, (param, off) in UNSUPPORTED.items():
+            if getattr(sampling, name) != off:
+                refused = InvalidRequest(f"the fake engine does not support {param}")
+                refused.param = param
+                raise refused
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
+        """Yield the answer character by character, `delay_s` apart."""
+        max_tokens = self._admit(request)
+        self._num_queued += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._num_queued -= 1
+        self._num_running += 1
+        self._running_tokens[request.id] = len(request.token_ids)
+        try:
+            async for event in self._answer(request, max_tokens):
+                yield event
+        finally:
+            del self._running_tokens[request.id]
+            self._num_running -= 1
+            self._slots.release()
+
+    async def _answer(
+        self, request: EngineRequest, max_tokens: int
+    ) -> AsyncIterator[Delta | Finished]:
+        text = TextStream(_decode, request.sampling.stop)
+        reason = None
+        for num_tokens, token in enumerate(_answer_tokens(request), start=1):
+            await asyncio.sleep(self._delay_s)
+            self.check_health()
+            self._rate.append(time.monotonic())
+            self._running_tokens[request.id] += 1
+            released = "" if token == EOS else text.push(token)
+            if token == EOS or text.is_stopped:
+                reason = "stop"
+            elif num_tokens == max_tokens:
+                reason = "length"
+            if reason:
+                released += text.flush()
+            logprobs = _logprobs(token, request.sampling)
+            if released or logprobs:
+                yield Delta(released, logprobs=logprobs)
+            if reason:
+                yield Finished("stop" if reason == "stop" else "length", num_tokens)
+                return
+
+    def _admit(self, request: EngineRequest) -> int:
+        self.check_health()
+        self.check(request.sampling)
+        max_tokens = request.sampling.max_tokens
+        assert max_tokens is not None, "the replica sets max_tokens"
+        if len(request.token_ids) + max_tokens > self.context_length:
+            raise ContextTooLong(
+                f"the prompt has {len(request.token_ids)} tokens and {max_tokens} were asked for, "
+                f"but the model's context holds {self.context_length}"
+            )
+        if self._num_queued >= self._args.max_queued_requests:
+            overloaded = Overloaded("the generation queue is full")
+            overloaded.retry_after_s = 1
+            raise overloaded
+        return max_tokens
+
+    def stats(self) -> EngineStats:
+        """Return what the engine is doing now."""
+        now = time.monotonic()
+        while self._rate and self._rate[0] < now - RATE_WINDOW_S:
+            self._rate.popleft()
+        return EngineStats(
+            num_running=self._num_running,
+            num_queued=self._num_queued,
+            tokens_per_s=len(self._rate) / RATE_WINDOW_S,
+            kv_cache_usage=min(
+                1.0, sum(self._running_tokens.values()) / self._args.kv_cache_tokens
+            ),
+        )
+
+    def check_health(self) -> None:
+        """Raise EngineFailed before `start` and after `stop`."""
+        if not self._is_running:
+            raise EngineFailed("the generation engine is not running")
+
+    async def stop(self) -> None:
+        """Let every request fail at its next token."""
+        self._is_running = False
+
+
+def _decode(token_ids: Sequence[int]) -> str:
+    return "".join(chr(token - FIRST_CHARACTER) for token in token_ids if token >= FIRST_CHARACTER)
+
+
+def _answer_tokens(request: EngineRequest) -> Iterator[int]:
+    answer = f"Echo: {_question(request.token_ids)}"
+    if request.sampling.temperature > 0 and request.sampling.seed is not None:
+        digest = hashlib.sha256(str(request.sampling.seed).encode()).hexdigest()
+        answer = f"{digest[:6]} {answer}"
+    yield from (FIRST_CHARACTER + ord(character) for character in answer)
+    yield EOS
+
+
+def _question(token_ids: Sequence[int]) -> str:
+    """Return the last user message of a chat, or the whole of a plain prompt."""
+    text = "".join(
+        "\x00"
+        if token == CONTROL["user"]
+        else "\x01"
+        if token < FIRST_CHARACTER
+        else chr(token - 16)
+        for token in token_ids
+    )
+    turns = re.findall("\x00([^\x00\x01]*)", text)
+    return turns[-1] if turns else text
+
+
+def _logprobs(token: int, sampling: SamplingParams) -> tuple[TokenLogprob, ...]:
+    """Return certainty: the fake model has no second thoughts."""
+    if sampling.logprobs is None:
+        return ()
+    chosen = TokenLogprob(token, _decode([token]).encode(), 0.0)
+    top = (chosen,) if sampling.logprobs else ()
+    return (TokenLogprob(chosen.token_id, chosen.token, 0.0, top),)

@@ -1,0 +1,34 @@
+"""Puts retrieved passages before the question. It knows no tokens and no search."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from deployments.errors import InvalidRequest
+from deployments.types import Grounding, Message
+
+FIELD = re.compile(r"\{(passages|question)\}")
+
+
+def ground(
+    messages: Sequence[Message], grounding: Grounding, num_passages: int
+) -> tuple[Message, ...]:
+    """Return the chat with its last user message in the template, after the first passages.
+
+    Passages and question are data: braces in them are not fields.
+
+    Raises:
+        InvalidRequest: there is no user message to ground.
+    """
+    last = max((i for i, m in enumerate(messages) if m.role == "user"), default=None)
+    if last is None:
+        refused = InvalidRequest("retrieval needs a message of the user")
+        refused.param = "messages"
+        raise refused
+    passages = grounding.passages[:num_passages]
+    values = {
+        "passages": "\n\n".join(f"[{i}] {text}" for i, text in enumerate(passages, start=1)),
+        "question": messages[last].content,
+    }
+    content = FIELD.sub(lambda match: values[match[1]], grounding.template)
+    return (*messages[:last], replace(messages[last], content=content), *messages[last + 1 :])

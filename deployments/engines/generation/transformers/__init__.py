@@ -1,0 +1,1 @@
+"""The engine over transformers' continuous batching, for CPU and GPU."""

@@ -1,0 +1,95 @@
+"""The library's generation loop in a thread of ours, and the way of its tokens to asyncio.
+
+It owns everything that touches the model. Requests go in through the library's queues; tokens come
+out as one call into the event loop per step.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import ContinuousBatchingConfig, GenerationConfig
+from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
+from transformers.generation.continuous_batching.continuous_api import (
+    ContinuousBatchingManager,
+    OutputRouter,
+)
+from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
+
+from deployments.engines.generation.transformers import attention
+
+Step = list[tuple[str, list[int], bool]]
+"""What a step brought: request id, all its tokens so far, and whether the request failed."""
+
+
+class StepRouter(OutputRouter):
+    """Hands what the batching thread produces to one callback in the event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_step: Callable[[Step], None]) -> None:
+        super().__init__()
+        self._loop = loop
+        self._on_step = on_step
+
+    def deliver(self, output: GenerationOutput) -> None:
+        """Hand over one output."""
+        self.deliver_batch([output])
+
+    def deliver_batch(self, outputs: list[GenerationOutput]) -> None:
+        """Hand over the outputs of a step with one wake-up of the event loop."""
+        step = [
+            (output.request_id, output.generated_tokens, output.status == RequestStatus.FAILED)
+            for output in outputs
+        ]
+        self._loop.call_soon_threadsafe(self._on_step, step)
+
+
+class Batcher(ContinuousBatchingManager):
+    """The library's manager, run by a thread of ours, with our attention and router."""
+
+    def __init__(self, model: Any, router: OutputRouter, config: ContinuousBatchingConfig) -> None:
+        greedy = GenerationConfig(  # type: ignore[no-untyped-call]
+            do_sample=False, eos_token_id=-1
+        )
+        super().__init__(model, greedy, config)
+        self.output_router = router
+
+    def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
+        """Take our attention where the model attends to everything; else the library's SDPA."""
+        kinds = group_layers_by_attn_type(model.config.get_text_config())
+        ours = set(kinds) == {"full_attention"}
+        model.set_attn_implementation(attention.NAME if ours else "sdpa")
+
+    def run(self) -> None:
+        """Generate in the calling thread until the manager is stopped."""
+        self._generation_thread: Any = threading.current_thread()
+        self._run_generation_loop()
+
+    def _generation_step(self) -> None:
+        processor = self.batch_processor
+        assert processor is not None
+        inputs: Any = processor.inputs_and_outputs
+        allocator = processor.cache.cache_allocators["full_attention"]
+        token = attention.batch.set(attention.plan(inputs.requests_in_batch, allocator))
+        try:
+            with torch.inference_mode():
+                super()._generation_step()
+        finally:
+            attention.batch.reset(token)
+
+
+def batching_config(
+    max_batch_tokens: int, kv_cache_tokens: int, page_size: int
+) -> ContinuousBatchingConfig:
+    """Return the library's settings; all that needs tokens before they are known is off."""
+    return ContinuousBatchingConfig(
+        page_size=page_size,
+        num_blocks=-(-kv_cache_tokens // page_size),
+        max_batch_tokens=max_batch_tokens,
+        max_requests_per_batch=min(max_batch_tokens, 128),
+        max_memory_percent=0.9,
+        use_async_batching=False,
+        use_cuda_graph=False,
+        auto_switch_to_flash=False,
+    )

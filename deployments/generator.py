@@ -1,0 +1,173 @@
+"""The Generator replica: prompts that fit, `n` choices at once, and an engine behind a protocol.
+
+A plain class; ``graphs/`` turns it into a deployment. It does not know Ray, HTTP or retrieval.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import cast
+
+from deployments.config import GeneratorArgs
+from deployments.engines.generation.base import EngineRequest, GenerationEngine
+from deployments.engines.generation.grounding import ground
+from deployments.engines.generation.registry import create_engine
+from deployments.errors import ContextTooLong, InvalidRequest
+from deployments.types import (
+    Delta,
+    EngineStats,
+    Finished,
+    GenerationEvent,
+    GenerationRequest,
+    Message,
+    PromptAccepted,
+    SamplingParams,
+)
+
+LONG_TEXT = 8192
+"""Characters from which on encoding leaves the event loop: about 2 ms of work."""
+
+ChoiceEvent = Delta | Finished
+
+
+class Generator:
+    """Generates with the engine that `args` names. Await `start` before the first request."""
+
+    def __init__(self, args: GeneratorArgs) -> None:
+        self._args = args
+        self._engine: GenerationEngine = create_engine(args)
+        self._start: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Load the model, once; Serve's first health check waits for it."""
+        if self._start is None:
+            self._start = asyncio.create_task(self._engine.start())
+        await asyncio.shield(self._start)
+
+    async def stop(self) -> None:
+        """End every request and free the model."""
+        await self._engine.stop()
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """Yield `PromptAccepted`, then every choice's deltas, interleaved, each to its `Finished`.
+
+        Closing the iterator cancels all choices.
+
+        Raises:
+            InvalidRequest: the engine cannot do what was asked.
+            ContextTooLong: prompt and output do not fit the model's context.
+            Overloaded: the engine's queue is full.
+            EngineFailed: the engine died.
+        """
+        self._engine.check(request.sampling)
+        token_ids, num_passages = await self._prompt(request)
+        max_tokens = self._max_tokens(len(token_ids), request.sampling.max_tokens)
+        sampling = replace(request.sampling, max_tokens=max_tokens)
+        yield PromptAccepted(len(token_ids), num_passages)
+        if request.n == 1:
+            own = EngineRequest(request.request_id, token_ids, sampling)
+            async with aclosing(self._engine_events(own)) as events:
+                async for event in events:
+                    yield event
+            return
+        async with aclosing(self._choices(request, token_ids, sampling)) as choices:
+            async for event in choices:
+                yield event
+
+    async def _choices(
+        self, request: GenerationRequest, token_ids: tuple[int, ...], sampling: SamplingParams
+    ) -> AsyncGenerator[ChoiceEvent]:
+        """Yield the events of all choices as they come."""
+        events: asyncio.Queue[ChoiceEvent | BaseException] = asyncio.Queue()
+
+        async def read(index: int) -> None:
+            seed = None if sampling.seed is None else sampling.seed + index
+            own = EngineRequest(
+                f"{request.request_id}#{index}", token_ids, replace(sampling, seed=seed)
+            )
+            try:
+                async with aclosing(self._engine_events(own)) as choice:
+                    async for event in choice:
+                        events.put_nowait(replace(event, index=index))
+            except Exception as error:  # raised again by the reader of the queue
+                events.put_nowait(error)
+
+        tasks = [asyncio.create_task(read(index)) for index in range(request.n)]
+        num_finished = 0
+        try:
+            while num_finished < request.n:
+                event = await events.get()
+                if isinstance(event, BaseException):
+                    raise event
+                num_finished += isinstance(event, Finished)
+                yield event
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _engine_events(self, request: EngineRequest) -> AsyncGenerator[ChoiceEvent]:
+        return cast(AsyncGenerator[ChoiceEvent], self._engine.generate(request))
+
+    async def _prompt(self, request: GenerationRequest) -> tuple[tuple[int, ...], int]:
+        """Return the prompt's tokens and how many passages it holds."""
+        if request.prompt_token_ids is not None:
+            return request.prompt_token_ids, 0
+        if request.prompt is not None:
+            return tuple(await self._encode(request.prompt)), 0
+        if request.grounding is None:
+            return tuple(await self._encode_chat(request.messages)), 0
+        return await self._grounded(request)
+
+    async def _grounded(self, request: GenerationRequest) -> tuple[tuple[int, ...], int]:
+        """Return the grounded prompt with as many passages, from the best on, as fit."""
+        assert request.grounding is not None
+        context = self._engine.context_length
+        reserve = request.sampling.max_tokens
+        if reserve is None:
+            reserve = min(self._args.default_max_tokens, context // 4)
+        for num_passages in range(len(request.grounding.passages), -1, -1):
+            messages = ground(request.messages, request.grounding, num_passages)
+            token_ids = tuple(await self._encode_chat(messages))
+            if len(token_ids) + reserve <= context or num_passages == 0:
+                break
+        return token_ids, num_passages
+
+    def _max_tokens(self, num_prompt: int, asked: int | None) -> int:
+        """Return how many tokens a choice may have."""
+        context = self._engine.context_length
+        if num_prompt == 0:
+            raise InvalidRequest("the prompt is empty")
+        if num_prompt >= context:
+            raise ContextTooLong(
+                f"the prompt has {num_prompt} tokens, but the model's context holds {context} "
+                "for prompt and output together"
+            )
+        if asked is None:
+            return min(self._args.default_max_tokens, context - num_prompt)
+        if num_prompt + asked > context:
+            raise ContextTooLong(
+                f"the prompt has {num_prompt} tokens and max_tokens is {asked}, together "
+                f"{num_prompt + asked}, but the model's context holds {context}"
+            )
+        return asked
+
+    async def _encode(self, text: str) -> list[int]:
+        if len(text) < LONG_TEXT:
+            return self._engine.encode(text)
+        return await asyncio.to_thread(self._engine.encode, text)
+
+    async def _encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
+        if sum(len(message.content) for message in messages) < LONG_TEXT:
+            return self._engine.encode_chat(messages)
+        return await asyncio.to_thread(self._engine.encode_chat, messages)
+
+    async def stats(self) -> EngineStats:
+        """Return what the engine is doing now."""
+        return self._engine.stats()
+
+    async def check_health(self) -> None:
+        """Raise EngineFailed when the engine can no longer make progress."""
+        await self.start()
+        self._engine.check_health()

@@ -1,0 +1,1 @@
+"""The HTTP surface: identify, limit, validate, call the graph, encode."""

@@ -1,0 +1,127 @@
+"""The application behind the ingress, built from a graph; it does not know Ray."""
+
+from functools import cache
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from deployments.config import IngressArgs
+from deployments.errors import RagError
+from deployments.ingress.asgi import App
+from deployments.ingress.auth import KeyVerifier
+from deployments.ingress.docs import docs_router
+from deployments.ingress.errors import (
+    error_body,
+    error_headers,
+    from_http_exception,
+    from_parameters,
+)
+from deployments.ingress.gate import Gate
+from deployments.ingress.graph import Graph
+from deployments.ingress.metrics import Metrics
+from deployments.ingress.native.collections import collections_router, documents_router
+from deployments.ingress.native.data import data_router
+from deployments.ingress.native.inference import inference_router
+from deployments.ingress.native.operations import operations_router
+from deployments.ingress.openai.chat import chat_router
+from deployments.ingress.openai.completions import completions_router
+from deployments.ingress.openai.embeddings import embeddings_router
+from deployments.ingress.openai.models import models_router
+from deployments.ingress.openapi import openapi_of
+from deployments.ingress.services import Extract, MetricsSource, Services
+
+DESCRIPTION = (
+    "Self-hosted, retrieval-augmented model serving. Every collection is also a model, "
+    "`rag/<collection>`: it answers chats from the collection and names its sources."
+)
+ROUTERS = (
+    inference_router,
+    data_router,
+    collections_router,
+    documents_router,
+    chat_router,
+    completions_router,
+    embeddings_router,
+    models_router,
+    operations_router,
+)
+
+
+def build_app(
+    graph: Graph,
+    keys: KeyVerifier,
+    args: IngressArgs,
+    *,
+    extract: Extract,
+    metrics: Metrics | None = None,
+    metrics_source: MetricsSource | None = None,
+) -> App:
+    """Return the ASGI application.
+
+    Args:
+        graph: every capability behind the routes.
+        keys: checks bearer keys.
+        args: limits of every request.
+        extract: turns uploaded files into text.
+        metrics: where this process counts; by default a registry of its own.
+        metrics_source: what `GET /v1/metrics` shows; by default this process's own counters.
+    """
+    metrics = metrics or Metrics()
+    own = metrics
+
+    async def own_metrics() -> bytes:
+        return own.text()
+
+    services = Services(graph, args, metrics, extract, metrics_source or own_metrics)
+    app = _routes(services)
+    _map_errors(app)
+    return Gate(app, keys, args, metrics)
+
+
+def _routes(services: Services) -> FastAPI:
+    app = FastAPI(
+        title="ragserve",
+        description=DESCRIPTION,
+        version="1.0.0",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for router_of in ROUTERS:
+        app.include_router(router_of(services))
+    app.include_router(docs_router())
+    app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
+    return app
+
+
+def _map_errors(app: FastAPI) -> None:
+    async def rag_error(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, RagError)
+        return _response(exc, request)
+
+    async def http_exception(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, HTTPException)
+        return _response(from_http_exception(exc), request, exc)
+
+    async def validation_error(request: Request, exc: Exception) -> Response:
+        assert isinstance(exc, RequestValidationError)
+        return _response(from_parameters(exc.errors()), request)
+
+    app.add_exception_handler(RagError, rag_error)
+    app.add_exception_handler(HTTPException, http_exception)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _unexpected(request: Request, exc: Exception) -> Response:
+    """Answer 500 without detail; Starlette raises `exc` again, and the gate logs it."""
+    return _response(RagError(), request)
+
+
+def _response(error: RagError, request: Request, exc: HTTPException | None = None) -> Response:
+    response = Response(error_body(error, request.state.request_id), error.status)
+    response.raw_headers.extend(error_headers(error))
+    if exc is not None and exc.headers and "Allow" in exc.headers:
+        response.headers["Allow"] = exc.headers["Allow"]
+    return response

@@ -1,0 +1,48 @@
+"""The few ASGI pieces that all layers share: types, header look-up, and the response on its way."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SAFE_HEADERS = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"referrer-policy": b"no-referrer",
+    b"x-content-type-options": b"nosniff",
+}
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """Return the only value of a header (lower-case name), or "" when it is absent or repeated."""
+    values: list[bytes] = [value for key, value in scope["headers"] if key == name]
+    return values[0].decode("latin-1") if len(values) == 1 else ""
+
+
+class Exchange:
+    """The response of one request on its way out: adds our headers, remembers how far it got."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = 0
+        self.is_complete = False
+
+    async def send(self, message: Message) -> None:
+        """Pass an ASGI message on."""
+        if message["type"] == "http.response.body":
+            self.is_complete = not message.get("more_body", False)
+        elif message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": self._with_ours(message.get("headers", ()))}
+        await self._send(message)
+
+    def _with_ours(self, headers: Any) -> list[tuple[bytes, bytes]]:
+        given = {name for name, _ in headers}
+        ours = [(name, value) for name, value in SAFE_HEADERS.items() if name not in given]
+        return [*headers, *ours, (b"x-request-id", self.request_id.encode())]

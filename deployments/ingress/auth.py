@@ -1,0 +1,57 @@
+"""Who is asking: the bearer key of a request, and what the ingress needs of the key store."""
+
+import asyncio
+from typing import Protocol
+
+from deployments.errors import Unauthenticated
+from deployments.ingress.asgi import Scope, header
+from deployments.stores.keys import KeyStore
+
+MAX_KEY_CHARS = 256
+
+
+class Key(Protocol):
+    """A verified key."""
+
+    @property
+    def id(self) -> str:
+        """Return the public id of the key, safe to log."""
+        ...
+
+
+class KeyVerifier(Protocol):
+    """Checks bearer keys."""
+
+    async def verify(self, bearer: str) -> Key:
+        """Return the key behind a bearer token.
+
+        Raises:
+            Unauthenticated: the key is unknown, revoked or expired.
+            StoreUnavailable: the key could not be looked up.
+        """
+        ...
+
+
+class ThreadedKeys:
+    """A `KeyVerifier` over the key store: what it recalls is free, the rest is read on a thread."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+
+    async def verify(self, bearer: str) -> Key:
+        """Return the key behind a bearer token, or raise Unauthenticated."""
+        key = self._store.recall(bearer)
+        return await asyncio.to_thread(self._store.verify, bearer) if key is None else key
+
+
+def bearer_of(scope: Scope) -> str:
+    """Return the bearer token of a request.
+
+    Raises:
+        Unauthenticated: there is no usable `Authorization` header.
+    """
+    scheme, _, token = header(scope, b"authorization").partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token or len(token) > MAX_KEY_CHARS:
+        raise Unauthenticated("send your key in the header `Authorization: Bearer <key>`")
+    return token

@@ -1,0 +1,92 @@
+"""The outermost layer: every request gets an id, is identified, limited, answered and counted.
+
+Plain ASGI. It does not know routes beyond those that need no key.
+"""
+
+import time
+
+from deployments.config import IngressArgs
+from deployments.errors import Overloaded, RagError
+from deployments.ingress.asgi import App, Exchange, Receive, Scope, Send
+from deployments.ingress.auth import KeyVerifier, bearer_of
+from deployments.ingress.body import BodyReader, ClientGone, call_while_connected
+from deployments.ingress.errors import error_body, error_headers
+from deployments.ingress.faults import log_fault
+from deployments.ingress.ids import new_id
+from deployments.ingress.metrics import CLIENT_GONE, Metrics
+
+PUBLIC = frozenset({"/v1/health", "/v1/health/ready", "/docs", "/openapi.json"})
+PUBLIC_PREFIX = "/docs/"
+
+
+class Gate:
+    """Wraps the application. A key is checked before a byte of the body is read."""
+
+    def __init__(self, app: App, keys: KeyVerifier, args: IngressArgs, metrics: Metrics) -> None:
+        self._app = app
+        self._keys = keys
+        self._bodies = BodyReader(args.max_body_bytes, args.request_timeout_s)
+        self._max_in_flight = args.max_requests_in_flight
+        self._in_flight = 0
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; nothing that it raises leaves here."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        exchange = Exchange(send, new_id("req"))
+        state = {"request_id": exchange.request_id, "started": started}
+        scope["state"] = {**scope.get("state", {}), **state}
+        try:
+            await self._admit(scope, receive, exchange)
+        except ClientGone:
+            exchange.status = CLIENT_GONE
+        except RagError as exc:
+            await _refuse(exc, exchange)
+        except Exception as exc:  # the last line: an error object instead of a traceback
+            log_fault(exc, exchange.request_id)
+            await _refuse(RagError(), exchange)
+        finally:
+            duration_s = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "other")
+            self._metrics.count_request(
+                route, scope["method"], exchange.status or CLIENT_GONE, duration_s
+            )
+
+    async def _admit(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in PUBLIC or path.startswith(PUBLIC_PREFIX):
+            await self._answer(scope, receive, exchange)
+            return
+        scope["state"]["key"] = await self._keys.verify(bearer_of(scope))
+        if self._in_flight >= self._max_in_flight:
+            raise Overloaded("this server is working on all it can; try again shortly")
+        self._in_flight += 1
+        self._metrics.in_flight.inc()
+        try:
+            await self._answer(scope, receive, exchange)
+        finally:
+            self._in_flight -= 1
+            self._metrics.in_flight.dec()
+
+    async def _answer(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
+        body = await self._bodies.read(scope, receive)
+        try:
+            await call_while_connected(self._app, scope, receive, exchange, body)
+        finally:
+            self._bodies.release(len(body))
+
+
+async def _refuse(error: RagError, exchange: Exchange) -> None:
+    """Send the error object, unless a response is already on its way: that one stays cut."""
+    if exchange.status:
+        return
+    body = error_body(error, exchange.request_id)
+    headers = [*error_headers(error), (b"content-length", str(len(body)).encode())]
+    if error.status == 413:
+        headers.append((b"connection", b"close"))
+    start = {"type": "http.response.start", "status": error.status, "headers": headers}
+    await exchange.send(start)
+    await exchange.send({"type": "http.response.body", "body": body, "more_body": False})

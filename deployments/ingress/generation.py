@@ -1,0 +1,195 @@
+"""One answer, from the graph's events: which model, the first delta, the whole.
+
+It does not know any wire format.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from deployments.errors import (
+    CollectionNotFound,
+    DeadlineExceeded,
+    EngineFailed,
+    InvalidRequest,
+    ModelNotFound,
+)
+from deployments.ingress.graph import Graph
+from deployments.ingress.schemas.base import COLLECTION_PATTERN
+from deployments.types import (
+    AnswerEvent,
+    Delta,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    PromptAccepted,
+    Retrieval,
+    ScoredChunk,
+    Sources,
+    TokenLogprob,
+)
+
+RAG_PREFIX = "rag/"
+
+Events = AsyncGenerator[AnswerEvent, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Who answers: a generation model, on its own or from a collection."""
+
+    model: str
+    retrieval: Retrieval | None = None
+
+
+def target_of(graph: Graph, model: str | None, retrieval: Retrieval | None) -> Target:
+    """Return who answers for a model id; None is the default model.
+
+    Raises:
+        ModelNotFound: no loaded model has this id.
+        InvalidRequest: the model is one collection, and `retrieval` names another.
+    """
+    if model is None:
+        return Target(graph.generation_models[0], retrieval)
+    if model in graph.generation_models:
+        return Target(model, retrieval)
+    collection = model.removeprefix(RAG_PREFIX)
+    if collection == model or not re.fullmatch(COLLECTION_PATTERN, collection):
+        raise unknown_model()
+    if retrieval is not None and retrieval.collection != collection:
+        error = InvalidRequest("the model answers from another collection than `retrieval`")
+        error.param = "retrieval.collection"
+        raise error
+    return Target(model, retrieval or Retrieval(collection))
+
+
+def unknown_model() -> ModelNotFound:
+    """Return the error for a model id that nothing has."""
+    error = ModelNotFound("no loaded model or collection has this id; see GET /v1/models")
+    error.param = "model"
+    return error
+
+
+async def events_of(
+    graph: Graph, target: Target, request: GenerationRequest, timeout_s: float
+) -> Events:
+    """Yield the graph's events; closing the generator ends the work behind it."""
+    if target.retrieval is None:
+        events = graph.generate(request, timeout_s=timeout_s)
+    else:
+        events = graph.answer(request, target.retrieval, timeout_s=timeout_s)
+    try:
+        async with aclosing(events) as source:  # type: ignore[type-var]
+            async for event in source:
+                yield event
+    except CollectionNotFound as exc:
+        if target.model.startswith(RAG_PREFIX):
+            raise unknown_model() from None
+        exc.param = "retrieval.collection"
+        raise
+
+
+async def begin(events: Events, deadline: float) -> Events:
+    """Return the same events once the first delta is there, so that early failures raise here.
+
+    Args:
+        events: closed when this raises.
+        deadline: on the event loop's clock.
+    """
+    early: list[AnswerEvent] = []
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for event in events:
+                early.append(event)
+                if isinstance(event, Delta | Finished):
+                    break
+    except BaseException as exc:
+        await events.aclose()
+        if isinstance(exc, TimeoutError):
+            raise too_late() from None
+        raise
+    return _continued(early, events)
+
+
+async def _continued(early: list[AnswerEvent], events: Events) -> Events:
+    async with aclosing(events):
+        for event in early:
+            yield event
+        async for event in events:
+            yield event
+
+
+def too_late() -> DeadlineExceeded:
+    """Return the error for a request that did not finish in time."""
+    return DeadlineExceeded("the request did not finish before its deadline")
+
+
+@dataclass(slots=True)
+class Choice:
+    """One complete output."""
+
+    parts: list[str] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    @property
+    def text(self) -> str:
+        """Return the whole text."""
+        return "".join(self.parts)
+
+
+@dataclass(slots=True)
+class Answer:
+    """Everything that a generation has told so far; whole when every choice has finished."""
+
+    choices: list[Choice]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    chunks: tuple[ScoredChunk, ...] | None = None
+    num_finished: int = 0
+
+    @classmethod
+    def of(cls, num_choices: int) -> "Answer":
+        """Return an answer of which nothing is known yet."""
+        return cls([Choice() for _ in range(num_choices)])
+
+    @property
+    def is_whole(self) -> bool:
+        """Return whether every choice has finished."""
+        return self.num_finished == len(self.choices)
+
+    def count(self, event: AnswerEvent) -> None:
+        """Take note of all but the text of an event."""
+        if isinstance(event, Finished):
+            self.choices[event.index].finish_reason = event.finish_reason
+            self.completion_tokens += event.completion_tokens
+            self.num_finished += 1
+        elif isinstance(event, PromptAccepted):
+            self.prompt_tokens += event.prompt_tokens
+        elif isinstance(event, Sources):
+            self.chunks = event.chunks
+
+    def check_whole(self) -> None:
+        """Raise EngineFailed when the events ended too early."""
+        if not self.is_whole:
+            raise EngineFailed("the model's replica ended without finishing the answer")
+
+
+async def collect(events: AsyncIterator[AnswerEvent], num_choices: int) -> Answer:
+    """Return the whole answer.
+
+    Raises:
+        EngineFailed: the events end before every choice has finished.
+    """
+    answer = Answer.of(num_choices)
+    async for event in events:
+        if isinstance(event, Delta):
+            choice = answer.choices[event.index]
+            choice.parts.append(event.text)
+            choice.logprobs.extend(event.logprobs)
+        else:
+            answer.count(event)
+    answer.check_whole()
+    return answer

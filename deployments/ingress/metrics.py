@@ -1,0 +1,57 @@
+"""What one ingress replica counts. Every label has a closed set of values."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+METHODS = frozenset({"GET", "POST", "DELETE"})
+DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+CLIENT_GONE = 499
+
+
+class Metrics:
+    """The counters of this process, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ["route", "method", "status"]
+        self._requests = Counter(
+            "ragserve_requests", "Requests answered", labels, registry=self.registry
+        )
+        self._durations = Histogram(
+            "ragserve_request_duration_seconds",
+            "From the request's headers to the last byte of the answer",
+            ["route"],
+            buckets=DURATION_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._first_deltas = Histogram(
+            "ragserve_time_to_first_delta_seconds",
+            "From the request's headers to the first delta of a stream",
+            ["route"],
+            buckets=DURATION_BUCKETS_S,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "ragserve_tokens", "Tokens in and out", ["kind"], registry=self.registry
+        )
+        self.in_flight = Gauge(
+            "ragserve_requests_in_flight", "Requests being answered", registry=self.registry
+        )
+
+    def count_request(self, route: str, method: str, status: int, duration_s: float) -> None:
+        """Count an answered request; `route` is a template, never a path."""
+        method = method if method in METHODS else "other"
+        self._requests.labels(route, method, f"{status // 100}xx").inc()
+        self._durations.labels(route).observe(duration_s)
+
+    def observe_first_delta(self, route: str, duration_s: float) -> None:
+        """Record how long a stream's client waited."""
+        self._first_deltas.labels(route).observe(duration_s)
+
+    def count_tokens(self, prompt: int, completion: int = 0) -> None:
+        """Count the tokens of an answered request."""
+        self._tokens.labels("prompt").inc(prompt)
+        self._tokens.labels("completion").inc(completion)
+
+    def text(self) -> bytes:
+        """Return the counters in Prometheus' text format."""
+        return generate_latest(self.registry)

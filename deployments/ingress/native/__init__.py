@@ -1,0 +1,1 @@
+"""The native surface: inference, data, and what an operator asks."""

@@ -1,0 +1,1 @@
+"""The OpenAI surface, to the letter that real clients check."""

@@ -1,0 +1,99 @@
+"""`POST /v1/completions`: prompts continued as they are."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from deployments.errors import InvalidRequest
+from deployments.ingress.generation import Answer, Events, Target, events_of, target_of
+from deployments.ingress.ids import derived_id
+from deployments.ingress.merging import merged
+from deployments.ingress.openai.completion_stream import CompletionStream
+from deployments.ingress.openai.logprobs import legacy_logprobs
+from deployments.ingress.openai.usage import usage_of
+from deployments.ingress.openapi import describe
+from deployments.ingress.schemas.openai import CompletionRequest
+from deployments.ingress.schemas.responses import Completion
+from deployments.ingress.services import Services, json_response
+from deployments.types import GenerationRequest
+
+
+def completions_router(services: Services) -> APIRouter:
+    """Return the text completion route."""
+    router = APIRouter(tags=["OpenAI"])
+    described = describe(
+        "createCompletion", CompletionRequest, Completion, is_stream=True, errors=(404, 502)
+    )
+
+    @router.post("/v1/completions", **described)
+    async def create_completion(request: Request) -> Response:
+        """Continue one prompt or several; choice `i * n + j` is the jth of prompt i."""
+        body = await services.read(request, CompletionRequest)
+        request_id = request.state.request_id
+        target = _plain_target(services, body)
+        requests = _requests(body, request_id)
+        events = _events(services, target, requests)
+        num_choices = len(requests) * body.num_choices
+        header = {
+            "id": derived_id("cmpl", request_id),
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": target.model,
+        }
+        has_logprobs = body.logprobs is not None
+        if not body.stream:
+            answer = await services.answer(events, num_choices)
+            return json_response(_completion(header, answer, has_logprobs))
+        encoder = CompletionStream(
+            header,
+            num_choices,
+            request_id=request_id,
+            has_usage_chunk=body.has_usage_chunk,
+            has_logprobs=has_logprobs,
+        )
+        return await services.stream(request, events, encoder)
+
+    return router
+
+
+def _plain_target(services: Services, body: CompletionRequest) -> Target:
+    target = target_of(services.graph, body.model, None)
+    if target.retrieval is not None:
+        message = "models of collections answer chats: use /v1/chat/completions or /v1/inference"
+        error = InvalidRequest(message)
+        error.param = "model"
+        raise error
+    return target
+
+
+def _requests(body: CompletionRequest, request_id: str) -> list[GenerationRequest]:
+    return [
+        GenerationRequest(
+            request_id=f"{request_id}-{position}",
+            sampling=body.sampling(),
+            prompt=prompt if isinstance(prompt, str) else None,
+            prompt_token_ids=None if isinstance(prompt, str) else tuple(prompt),
+            n=body.num_choices,
+        )
+        for position, prompt in enumerate(body.prompts())
+    ]
+
+
+def _events(services: Services, target: Target, requests: list[GenerationRequest]) -> Events:
+    timeout_s = services.args.request_timeout_s
+    sources = [events_of(services.graph, target, one, timeout_s) for one in requests]
+    return sources[0] if len(sources) == 1 else merged(sources, requests[0].n)
+
+
+def _completion(header: dict[str, Any], answer: Answer, has_logprobs: bool) -> dict[str, Any]:
+    choices = [
+        {
+            "index": index,
+            "text": choice.text,
+            "logprobs": legacy_logprobs(choice.logprobs) if has_logprobs else None,
+            "finish_reason": choice.finish_reason,
+        }
+        for index, choice in enumerate(answer.choices)
+    ]
+    return {**header, "choices": choices, "usage": usage_of(answer)}

@@ -1,0 +1,107 @@
+"""The OpenAPI description: request bodies, every error response, the key.
+
+Routes read their bodies themselves (``json_body.py``), so their schemas are put in here.
+"""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from deployments.ingress.schemas.data import (
+    CreateCollection,
+    IndexRequest,
+    SearchBody,
+    VectorizeRequest,
+)
+from deployments.ingress.schemas.embeddings import EmbeddingRequest
+from deployments.ingress.schemas.native import InferenceRequest
+from deployments.ingress.schemas.openai import ChatCompletionRequest, CompletionRequest
+from deployments.ingress.schemas.responses import ErrorResponse
+
+BODIES: tuple[type[BaseModel], ...] = (
+    ChatCompletionRequest,
+    CompletionRequest,
+    CreateCollection,
+    EmbeddingRequest,
+    IndexRequest,
+    InferenceRequest,
+    SearchBody,
+    VectorizeRequest,
+)
+REF = "#/components/schemas/{model}"
+KEY = {"type": "http", "scheme": "bearer", "description": "A key of this installation"}
+ERRORS = {
+    400: "The request is malformed or asks for what cannot be done",
+    401: "No valid key came with the request",
+    404: "The named thing does not exist",
+    409: "The thing exists already",
+    413: "The body or a document is too large",
+    422: "A file could not be turned into text",
+    500: "Our fault",
+    502: "A model's replica was lost; safe to retry",
+    503: "Everything is busy, or the database does not answer; retry later",
+    504: "The request did not finish before its deadline",
+}
+
+
+def describe(
+    operation_id: str,
+    body: type[BaseModel] | None = None,
+    answer: type[BaseModel] | None = None,
+    *,
+    is_stream: bool = False,
+    is_public: bool = False,
+    errors: tuple[int, ...] = (),
+    status: int = 200,
+) -> dict[str, Any]:
+    """Return the keyword arguments that describe a route to FastAPI."""
+    success: dict[str, Any] = {"description": "Done"}
+    if answer is not None:
+        success["model"] = answer
+    if is_stream:
+        success["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+    extra: dict[str, Any] = {"security": []} if is_public else {}
+    if body is not None:
+        schema = {"$ref": REF.format(model=body.__name__)}
+        extra["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+    statuses = {*errors} if is_public else {*errors, 400, 401, 413, 500, 503, 504}
+    refused = {s: {"description": ERRORS[s], "model": ErrorResponse} for s in sorted(statuses)}
+    return {
+        "operation_id": operation_id,
+        "openapi_extra": extra,
+        "response_model": None,
+        "status_code": status,
+        "responses": {status: success, **refused},
+    }
+
+
+def openapi_of(app: FastAPI) -> dict[str, Any]:
+    """Return the whole description."""
+    description = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    components = description.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    bodies = [(body, "validation") for body in BODIES]
+    _, definitions = models_json_schema(bodies, ref_template=REF)  # type: ignore[arg-type]
+    schemas.update(definitions["$defs"])
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    components["securitySchemes"] = {"key": KEY}
+    description["security"] = [{"key": []}]
+    for path in description["paths"].values():
+        for operation in path.values():
+            _drop_default_422(operation["responses"])
+    return description
+
+
+def _drop_default_422(responses: dict[str, Any]) -> None:
+    """FastAPI documents its own validation error, which is a 400 here."""
+    if "HTTPValidationError" in str(responses.get("422")):
+        del responses["422"]

@@ -1,0 +1,60 @@
+"""The Ingress replica: the application, built late inside the process that serves it.
+
+The only module of the ingress that knows Ray. `@serve.ingress()` without an app makes Serve call
+`__serve_build_asgi_app__` after the constructor, so the app may hold locks and handles, which do
+not pickle. ``graphs/`` turns the class into a deployment and hands in the graph.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from ray import serve
+
+from deployments.config import IngressArgs, Settings
+from deployments.engines.extraction.child import extract_in_child
+from deployments.ingress.app import build_app
+from deployments.ingress.asgi import App
+from deployments.ingress.auth import ThreadedKeys
+from deployments.ingress.metrics import Metrics
+from deployments.stores.database import Database
+from deployments.stores.keys import KeyStore
+
+METRICS_TIMEOUT_S = 5.0
+
+
+@serve.ingress()
+class Ingress:
+    """Serves the HTTP surface of one graph."""
+
+    def __init__(
+        self,
+        args: IngressArgs,
+        graph_factory: Callable[..., Any],
+        *graph_args: Any,
+        **handles: Any,
+    ) -> None:
+        self._args = args
+        self._graph = graph_factory(*graph_args, **handles)
+        self._metrics = Metrics()
+        settings = Settings()
+        store = KeyStore(Database(settings.database), settings.state_path)
+        self._keys = ThreadedKeys(store)
+
+    def __serve_build_asgi_app__(self) -> App:
+        """Return the application; Serve calls this once, after the constructor."""
+        return build_app(
+            self._graph,
+            self._keys,
+            self._args,
+            extract=extract_in_child,
+            metrics=self._metrics,
+            metrics_source=self._cluster_metrics,
+        )
+
+    def metrics(self) -> bytes:
+        """Return this replica's own counters; the graph adds those of all replicas up."""
+        return self._metrics.text()
+
+    async def _cluster_metrics(self) -> bytes:
+        page: bytes = await self._graph.metrics(timeout_s=METRICS_TIMEOUT_S)
+        return page

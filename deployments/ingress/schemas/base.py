@@ -1,0 +1,83 @@
+"""The base of every request: strict types, unknown fields refused, and the shared field types."""
+
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from deployments.errors import InvalidRequest
+
+MAX_TEXT_CHARS = 1_000_000
+COLLECTION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+MAX_FILTER_MEMBERS = 64
+
+
+class Schema(BaseModel):
+    """Strict: `true` is no integer, `"1"` is no number, `NaN` is no float."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _refuse(value: Any) -> None:
+    if value is not None and value != [] and value != {}:
+        raise PydanticCustomError("unsupported", "this server cannot do that; leave it out")
+
+
+Unsupported = Annotated[
+    None,
+    BeforeValidator(_refuse),
+    WithJsonSchema({"type": "null", "description": "Not supported: anything else is refused."}),
+]
+"""A field of the API that no engine here can serve: empty is accepted, all else refused."""
+
+
+def contradiction(param: str, message: str) -> InvalidRequest:
+    """Return the error for fields that do not go together; pydantic passes it through."""
+    error = InvalidRequest(message)
+    error.param = param
+    return error
+
+
+def no_nul(text: str) -> str:
+    """Refuse U+0000, which SQL databases cannot store."""
+    if "\x00" in text:
+        raise ValueError("must not hold the character U+0000")
+    return text
+
+
+def _bounded_object(value: dict[str, Any]) -> dict[str, Any]:
+    """Bound an object of the caller's: number of members at any depth, no U+0000."""
+    members = 0
+    todo: list[Any] = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            no_nul(item)
+        elif isinstance(item, dict | list):
+            members += len(item)
+            todo += [*item, *item.values()] if isinstance(item, dict) else item
+        if members > MAX_FILTER_MEMBERS * 16:
+            raise ValueError("holds too many members")
+    return value
+
+
+CollectionName = Annotated[
+    str, Field(pattern=COLLECTION_PATTERN, description="Name of a collection", examples=["docs"])
+]
+Filter = Annotated[
+    dict[str, Any],
+    Field(max_length=MAX_FILTER_MEMBERS, description="Condition on the documents' metadata"),
+    AfterValidator(_bounded_object),
+]
+Metadata = Annotated[
+    dict[str, str | int | float | bool | None],
+    Field(max_length=64, description="A flat JSON object"),
+    AfterValidator(_bounded_object),
+]

@@ -1,0 +1,156 @@
+"""What every route works with, and the two ways to answer a generation."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import orjson
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import Response
+
+from deployments.config import IngressArgs
+from deployments.ingress.generation import (
+    Answer,
+    Events,
+    Target,
+    begin,
+    collect,
+    events_of,
+    target_of,
+    too_late,
+)
+from deployments.ingress.graph import Graph
+from deployments.ingress.json_body import read_json
+from deployments.ingress.metrics import Metrics
+from deployments.ingress.schemas.sampling import RetrievalOptions
+from deployments.ingress.sse import Encoder, EventStream
+from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
+
+Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+class Extracted(Protocol):
+    """The text of a file."""
+
+    @property
+    def text(self) -> str:
+        """Return the normalised text."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """Return the title that the file gives itself, or ""."""
+        ...
+
+
+Extract = Callable[[bytes, str], Awaitable[Extracted]]
+"""Turns a file's bytes and name into text; raises UnreadableDocument."""
+
+MetricsSource = Callable[[], Awaitable[bytes]]
+"""Returns Prometheus text."""
+
+
+class ChatBody(Protocol):
+    """What the bodies of the chat routes have in common."""
+
+    @property
+    def model(self) -> str | None:
+        """Return the model id asked for."""
+        ...
+
+    @property
+    def retrieval(self) -> RetrievalOptions | None:
+        """Return how to ground the answer."""
+        ...
+
+    @property
+    def num_choices(self) -> int:
+        """Return how many answers are wanted."""
+        ...
+
+    def chat(self) -> tuple[Message, ...]:
+        """Return the turns of the chat."""
+        ...
+
+    def sampling(self) -> SamplingParams:
+        """Return how the answer is sampled."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The graph and its surroundings, as the routes see them."""
+
+    graph: Graph
+    args: IngressArgs
+    metrics: Metrics
+    extract: Extract
+    metrics_source: MetricsSource
+
+    async def read(self, request: Request, model: type[Model]) -> Model:
+        """Return the validated JSON body; raises InvalidRequest."""
+        return await read_json(request, model, self.args.max_json_depth)
+
+    def chat(self, request_id: str, body: ChatBody) -> tuple[Target, Events]:
+        """Return who answers a chat, and the events of the answer; nothing runs yet."""
+        retrieval = body.retrieval.retrieval() if body.retrieval else None
+        target = target_of(self.graph, body.model, retrieval)
+        generation = GenerationRequest(
+            request_id=request_id,
+            sampling=body.sampling(),
+            messages=body.chat(),
+            n=body.num_choices,
+        )
+        return target, events_of(self.graph, target, generation, self.args.request_timeout_s)
+
+    async def answer(self, events: Events, num_choices: int) -> Answer:
+        """Return a whole answer within the deadline."""
+        try:
+            async with asyncio.timeout(self.args.request_timeout_s), aclosing(events):
+                answer = await collect(events, num_choices)
+        except TimeoutError:
+            raise too_late() from None
+        self.metrics.count_tokens(answer.prompt_tokens, answer.completion_tokens)
+        return answer
+
+    async def stream(self, request: Request, events: Events, encoder: Encoder) -> Response:
+        """Return a stream that has its first delta already; raises what fails before that."""
+        deadline = asyncio.get_running_loop().time() + self.args.request_timeout_s
+        events = await begin(events, deadline)
+        waited_s = time.perf_counter() - request.state.started
+        self.metrics.observe_first_delta(request.scope["route"].path, waited_s)
+        return EventStream(
+            events,
+            encoder,
+            heartbeat_s=self.args.heartbeat_s,
+            deadline=deadline,
+            on_tokens=self.metrics.count_tokens,
+        )
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """Return a JSON response; numpy arrays and dataclasses are written as they are."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, media_type="application/json")
+
+
+def sources_of(collection: str, chunks: tuple[ScoredChunk, ...]) -> list[dict[str, Any]]:
+    """Return the sources of an answer; each one's text is `document.text[start:end]`."""
+    return [
+        {
+            "collection": collection,
+            "document_id": chunk.document_id,
+            "chunk_id": chunk.chunk_id,
+            "title": chunk.title,
+            "start": chunk.start,
+            "end": chunk.end,
+            "score": chunk.score,
+            "text": chunk.text,
+        }
+        for chunk in chunks
+    ]

@@ -1,0 +1,152 @@
+"""The Retriever replica: stores documents and searches them.
+
+It keeps nothing that the database does not have, so it may be killed at any instant. It does not
+know how vectors are made, nor Ray.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.config import RetrieverArgs, Settings
+from deployments.errors import EngineFailed
+from deployments.stores.collections import CollectionStore
+from deployments.stores.database import Database
+from deployments.stores.documents import DocumentStore
+from deployments.stores.migrations import migrate
+from deployments.stores.search import Searcher
+from deployments.types import (
+    CollectionInfo,
+    Document,
+    EmbeddedText,
+    IndexedDocument,
+    ScoredChunk,
+    SearchRequest,
+    StoredDocument,
+    Vectors,
+)
+
+T = TypeVar("T")
+
+NUM_READERS = 4
+"""Threads that search and read: FAISS, tantivy and SQLite all release the interpreter's lock."""
+
+NUM_WRITERS = 2
+"""Threads that write: SQLite takes one writer at a time, and readers must not queue behind it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverStats:
+    """What a Retriever replica holds in memory."""
+
+    num_collections: int
+    num_chunks: int
+    num_vector_bytes: int
+
+
+class Retriever:
+    """A replica over the database of this host's settings; every replica answers alike."""
+
+    def __init__(self, args: RetrieverArgs) -> None:
+        """Bring the database up to date; indexes are built when a collection is first searched.
+
+        Raises:
+            StoreUnavailable: the database did not answer; safe to retry.
+        """
+        address = Settings().database
+        migrate(address)
+        self._database = Database(address, pool_size=NUM_READERS + NUM_WRITERS + 1)
+        self._collections = CollectionStore(self._database)
+        self._documents = DocumentStore(self._database)
+        self._searcher = Searcher(self._database, args)
+        self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
+        self._writers = ThreadPoolExecutor(NUM_WRITERS, "retriever-write")
+
+    async def upsert(
+        self,
+        collection: str,
+        documents: list[Document],
+        embedded: list[EmbeddedText],
+        embedding_model: str,
+    ) -> list[IndexedDocument]:
+        """Store documents, all or none; see `DocumentStore.upsert`."""
+        return await self._write(
+            lambda: self._documents.upsert(collection, embedding_model, documents, embedded)
+        )
+
+    async def search(
+        self,
+        request: SearchRequest,
+        embedded_query: tuple[Vectors, list[int]] | None,
+        embedding_model: str | None,
+    ) -> list[ScoredChunk]:
+        """Return matching chunks, best first; see `Searcher.search`.
+
+        Args:
+            request: what is wanted.
+            embedded_query: what the Embedder returns for `[request.query]`; None only for lexical.
+            embedding_model: which model embedded the query.
+        """
+        query = None
+        if embedded_query is not None:
+            query = _query_vector(embedded_query[0])
+        return await self._read(lambda: self._searcher.search(request, query, embedding_model))
+
+    async def collections(self) -> list[CollectionInfo]:
+        """Return every collection, by name."""
+        return await self._read(self._collections.list)
+
+    async def collection(self, name: str) -> CollectionInfo:
+        """Return one collection; raises CollectionNotFound."""
+        return await self._read(lambda: self._collections.get(name))
+
+    async def create_collection(
+        self, name: str, description: str, embedding_model: str, dim: int
+    ) -> CollectionInfo:
+        """Create an empty collection; raises Conflict when the name is taken."""
+        return await self._write(
+            lambda: self._collections.create(name, description, embedding_model, dim)
+        )
+
+    async def delete_collection(self, name: str) -> None:
+        """Delete a collection with all its documents; raises CollectionNotFound."""
+        await self._write(lambda: self._collections.delete(name))
+
+    async def document(self, collection: str, document_id: str) -> StoredDocument:
+        """Return a stored document; raises CollectionNotFound or DocumentNotFound."""
+        return await self._read(lambda: self._documents.get(collection, document_id))
+
+    async def delete_document(self, collection: str, document_id: str) -> None:
+        """Delete a document; raises CollectionNotFound or DocumentNotFound."""
+        await self._write(lambda: self._documents.delete(collection, document_id))
+
+    async def stats(self) -> RetrieverStats:
+        """Return what this replica holds in memory."""
+        followers = self._searcher.followers.all()
+        return RetrieverStats(
+            num_collections=len(followers),
+            num_chunks=sum(follower.num_chunks for follower in followers),
+            num_vector_bytes=sum(follower.num_bytes for follower in followers),
+        )
+
+    async def check_health(self) -> None:
+        """Raise StoreUnavailable unless the database answers."""
+        await self._read(self._database.check)
+
+    async def _read(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
+
+    async def _write(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writers, work)
+
+
+def _query_vector(vectors: Vectors) -> NDArray[np.float32]:
+    """Return a query's vector as memory of our own; what comes through Ray cannot be written."""
+    if vectors.ndim != 2 or len(vectors) != 1 or not np.isfinite(vectors).all():
+        raise EngineFailed("the embedding engine returned an unusable query vector")
+    return np.array(vectors[0], dtype=np.float32)

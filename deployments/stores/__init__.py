@@ -1,0 +1,1 @@
+"""Durable state and the indexes derived from it; free of Ray and FastAPI."""

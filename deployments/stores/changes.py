@@ -1,0 +1,107 @@
+"""The log as its followers read it: what a collection gained and lost after a sequence number."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, Row, select, tuple_
+
+from deployments.stores import schema
+from deployments.stores.collections import require_collection
+from deployments.types import Vectors
+
+MAX_ROWS = 2000
+"""Chunks per batch: 3 MB of vectors at 384 dimensions, and their texts."""
+
+MAX_NUMBER = 2**63 - 1
+
+Rows = Sequence[Row[*tuple[Any, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Where a collection's log stands. `id` differs when a name is deleted and created again."""
+
+    id: str
+    sequence: int
+    log_start: int
+    dim: int
+    embedding_model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Part of what happened, in the order of the log: chunks by number, int64[n]."""
+
+    numbers: NDArray[np.int64]
+    vectors: Vectors
+    texts: tuple[str, ...]
+    removed: NDArray[np.int64]
+
+
+def head(connection: Connection, collection: str) -> Head:
+    """Return where a collection's log stands; raises CollectionNotFound."""
+    row = require_collection(connection, collection)
+    return Head(row.id, row.sequence, row.log_start, row.dim, row.embedding_model)
+
+
+def changes_since(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
+    """Yield what happened after `sequence`, in bounded batches; only all of them are a whole.
+
+    A chunk that came and went meanwhile appears only among the removed. `texts` are what the
+    lexical index holds: the document's title and the chunk. `sequence` is 0 or at least the
+    log's start.
+    """
+    if sequence:  # whoever starts empty has nothing to remove
+        yield from _removed(connection, head, sequence)
+    yield from _added(connection, head, sequence)
+
+
+def _removed(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
+    assert sequence >= head.log_start
+    removed = schema.removed_chunks
+    position = (sequence, MAX_NUMBER)
+    while True:
+        columns = (removed.c.sequence, removed.c.number)
+        statement = select(*columns).where(removed.c.collection_id == head.id)
+        statement = statement.where(tuple_(*columns) > position).order_by(*columns).limit(MAX_ROWS)
+        rows = connection.execute(statement).all()
+        if not rows:
+            return
+        position = (rows[-1].sequence, rows[-1].number)
+        yield _removals(rows, head.dim)
+
+
+def _added(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
+    chunks, documents = schema.chunks, schema.documents
+    order = (chunks.c.sequence, chunks.c.number)
+    statement = (
+        select(*order, chunks.c.vector, documents.c.title, chunks.c.text)
+        .join(documents)
+        .where(chunks.c.collection_id == head.id)
+        .order_by(*order)
+        .limit(MAX_ROWS)
+    )
+    position = (sequence, MAX_NUMBER)
+    while True:
+        rows = connection.execute(statement.where(tuple_(*order) > position)).all()
+        if not rows:
+            return
+        position = (rows[-1].sequence, rows[-1].number)
+        yield _additions(rows, head.dim)
+
+
+def _removals(rows: Rows, dim: int) -> Changes:
+    numbers = np.fromiter((row.number for row in rows), dtype=np.int64, count=len(rows))
+    none = np.empty(0, dtype=np.int64)
+    return Changes(none, np.empty((0, dim), dtype=np.float32), (), numbers)
+
+
+def _additions(rows: Rows, dim: int) -> Changes:
+    numbers = np.fromiter((row.number for row in rows), dtype=np.int64, count=len(rows))
+    vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")
+    texts = tuple(f"{row.title}\n{row.text}" for row in rows)
+    shaped = vectors.astype(np.float32, copy=False).reshape(len(rows), dim)
+    return Changes(numbers, shaped, texts, np.empty(0, dtype=np.int64))

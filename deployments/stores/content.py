@@ -1,0 +1,83 @@
+"""What a client may store: checks on names, ids, text and metadata, and the hash of a content."""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from deployments.errors import InvalidRequest
+from deployments.types import Document
+
+MAX_ID_LENGTH = 256
+COLLECTION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""NUL, which PostgreSQL refuses, and lone surrogates, which have no UTF-8."""
+
+Scalar = str | int | float | bool | None
+
+
+def invalid(message: str, param: str) -> InvalidRequest:
+    """Return the error that names the offending parameter."""
+    error = InvalidRequest(message)
+    error.param = param
+    return error
+
+
+def is_collection_name(name: str) -> bool:
+    """Return whether a collection may have this name."""
+    return COLLECTION_NAME.fullmatch(name) is not None
+
+
+def check_collection_name(name: str) -> None:
+    """Raise InvalidRequest unless a collection may have this name."""
+    if not is_collection_name(name):
+        raise invalid(f"a collection's name must match ^{COLLECTION_NAME.pattern}$", "collection")
+
+
+def is_document_id(document_id: str) -> bool:
+    """Return whether a document may have this id."""
+    return 0 < len(document_id) <= MAX_ID_LENGTH and UNSTORABLE.search(document_id) is None
+
+
+def check_text(text: str, param: str) -> None:
+    """Raise InvalidRequest when a text cannot be stored as it is."""
+    if UNSTORABLE.search(text):
+        raise invalid("text must not contain NUL or lone surrogates", param)
+
+
+def check_documents(documents: Sequence[Document]) -> None:
+    """Raise InvalidRequest unless every document can be stored, and no id comes twice."""
+    for document in documents:
+        if not is_document_id(document.id):
+            raise invalid(f"a document's id must be 1 to {MAX_ID_LENGTH} characters", "id")
+        check_text(document.text, "text")
+        check_text(document.title, "title")
+        _check_metadata(document.metadata)
+    if len({document.id for document in documents}) < len(documents):
+        raise invalid("a document's id may appear only once per call", "id")
+
+
+def _check_metadata(metadata: dict[str, Any]) -> None:
+    for key, value in metadata.items():
+        if not isinstance(key, str) or UNSTORABLE.search(key):
+            raise invalid("metadata keys must be text without NUL or lone surrogates", "metadata")
+        for item in value if isinstance(value, list) else [value]:
+            _check_scalar(item)
+
+
+def _check_scalar(value: object) -> None:
+    if not isinstance(value, Scalar):
+        raise invalid("metadata must be flat: scalars, or lists of scalars", "metadata")
+    if isinstance(value, str):
+        check_text(value, "metadata")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise invalid("metadata numbers must be finite", "metadata")
+
+
+def content_hash(document: Document) -> bytes:
+    """Return 32 bytes that are equal when text, title and metadata are."""
+    content = [document.title, document.text, document.metadata]
+    canonical = json.dumps(content, ensure_ascii=True, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(canonical.encode("ascii"), digest_size=32).digest()

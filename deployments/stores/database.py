@@ -1,0 +1,174 @@
+"""The one SQL database: connections, transactions, and library errors made ours.
+
+Everything that differs between SQLite and PostgreSQL stands here; no other module knows which one
+it talks to.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy.engine import URL, make_url
+
+from deployments.errors import Conflict, InvalidRequest, RagError, StoreUnavailable
+
+BUSY_TIMEOUT_S = 10.0
+"""How long a SQLite writer waits for the one before it."""
+
+MIGRATION_LOCK = 0x7261677365727665
+"""PostgreSQL advisory lock: `ragserve` in ASCII."""
+
+ERRORS: dict[type[exc.SQLAlchemyError], tuple[type[RagError], str]] = {
+    exc.OperationalError: (StoreUnavailable, "the database did not answer"),
+    exc.InterfaceError: (StoreUnavailable, "the database did not answer"),
+    exc.InternalError: (StoreUnavailable, "the database did not answer"),
+    exc.TimeoutError: (StoreUnavailable, "every database connection is in use"),
+    exc.IntegrityError: (Conflict, "the write collides with what is stored"),
+    exc.DataError: (InvalidRequest, "the database cannot hold a value of the request"),
+    exc.NotSupportedError: (RagError, "internal error"),
+    exc.ProgrammingError: (RagError, "internal error"),
+    exc.DatabaseError: (StoreUnavailable, "the database did not answer"),
+}
+"""SQLAlchemy's errors to ours; the first class that matches counts. Messages repeat no values."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise our error in place of a library's."""
+    try:
+        yield
+    except exc.SQLAlchemyError as error:
+        for theirs, (ours, message) in ERRORS.items():
+            if isinstance(error, theirs):
+                raise ours(message) from error
+        raise RagError from error
+
+
+class Database:
+    """Transactions on one SQL database; safe to use from many threads."""
+
+    def __init__(self, url: str, pool_size: int = 8) -> None:
+        """Prepare the address; the first transaction connects.
+
+        Args:
+            url: a SQLAlchemy address, `sqlite:////path` or `postgresql+psycopg://…`.
+            pool_size: most connections kept and open at once.
+        """
+        address = make_url(url)
+        self.is_sqlite = address.get_backend_name() == "sqlite"
+        if self.is_sqlite:
+            _create_private_file(_sqlite_path(address))
+            connect_args: dict[str, object] = {
+                "timeout": BUSY_TIMEOUT_S,
+                "check_same_thread": False,
+            }
+        else:
+            connect_args = {}
+        self._engine = create_engine(
+            address,
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=BUSY_TIMEOUT_S,
+            pool_pre_ping=not self.is_sqlite,
+            hide_parameters=True,
+            connect_args=connect_args,
+        )
+        self._reads, self._writes = self._engines()
+
+    def _engines(self) -> tuple[Engine, Engine]:
+        if not self.is_sqlite:
+            return self._engine.execution_options(isolation_level="REPEATABLE READ"), self._engine
+        event.listen(self._engine, "connect", _on_sqlite_connect)
+        event.listen(self._engine, "begin", _on_sqlite_begin)
+        return self._engine, self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Open a transaction that sees one state of the database, whatever is committed meanwhile.
+
+        Raises:
+            StoreUnavailable: the database did not answer; safe to retry.
+        """
+        with translated(), self._reads.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Open a transaction that is on the disk when the block has ended, or never happened.
+
+        Raises:
+            StoreUnavailable: the database did not answer; nothing of the block was written unless
+                the failure hit the commit itself, so repeat it as a whole.
+            Conflict: a constraint was violated.
+        """
+        with translated(), self._writes.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def migration(self) -> Iterator[Connection]:
+        """Open a write transaction that only one process at a time can hold."""
+        with self.write() as connection:
+            if not self.is_sqlite:
+                connection.execute(
+                    text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
+                )
+            yield connection
+
+    def check(self) -> None:
+        """Raise StoreUnavailable unless the database answers."""
+        with self.read() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._engine.dispose()
+
+
+def _sqlite_path(address: URL) -> Path:
+    if not address.database or address.database == ":memory:":
+        raise ValueError("a SQLite address needs a file: replicas share it")
+    return Path(address.database)
+
+
+def _create_private_file(path: Path) -> None:
+    """Create the database file for its owner only; SQLite gives its log files the same mode."""
+    if not path.parent.exists():
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    path.chmod(0o600)
+
+
+def _on_sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by _on_sqlite_begin, not the driver
+    _enable_wal(connection)
+    for pragma in (
+        "synchronous=FULL",  # a commit returns after fsync of the log
+        "foreign_keys=ON",
+        "secure_delete=ON",
+        "temp_store=MEMORY",
+        "trusted_schema=OFF",
+    ):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _enable_wal(connection: sqlite3.Connection) -> None:
+    """Switch to the write-ahead log; processes starting at once collide without a busy wait."""
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _on_sqlite_begin(connection: Connection) -> None:
+    options = connection.get_execution_options()
+    connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN"))

@@ -1,0 +1,200 @@
+"""API keys: who may call. The database holds hashes only, keyed with the state folder's pepper.
+
+A bearer is `rs_<public id>_<secret>`: the public id finds the row, the secret is 256 random bits,
+so a fast keyed hash is enough (a slow one is for passwords, and a way to stop the service).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from deployments.config import Settings
+from deployments.errors import Conflict, NotFound, RagError, Unauthenticated
+from deployments.stores import schema
+from deployments.stores.content import check_text, invalid
+from deployments.stores.database import Database
+from deployments.stores.ids import new_id, utc_now
+from deployments.stores.migrations import migrate
+from deployments.stores.secretfile import create_secret
+
+BEARER = re.compile(r"rs_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
+CACHE_AGE_S = 0.5
+"""How long a row is believed: a revocation takes effect within this time on every replica."""
+
+MAX_CACHED = 4096
+MAX_NAME_LENGTH = 200
+_NO_HASH = bytes(32)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key without its secret."""
+
+    id: str
+    name: str
+    is_admin: bool
+    created_at: str
+    revoked_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Cached:
+    """What the database said about an id: `key` is None when there is no live one."""
+
+    key: Key | None
+    secret_hash: bytes
+    read_at_s: float
+
+
+class KeyStore:
+    """Creates, checks and revokes keys; safe to use from many threads and processes."""
+
+    def __init__(self, database: Database, state_path: Path) -> None:
+        """Read the pepper, or create it: of processes that start at once, all get the same."""
+        self._database = database
+        self._pepper = _pepper(state_path / "pepper")
+        self._cache: dict[str, _Cached] = {}
+        self._lock = threading.Lock()
+
+    def create(self, name: str, *, is_admin: bool = False) -> tuple[Key, str]:
+        """Return a new key and its bearer, which nobody can ever read again.
+
+        Raises:
+            InvalidRequest: the name is empty, too long, or cannot be stored.
+        """
+        with self._database.write() as connection:
+            return self.insert(connection, name, is_admin=is_admin)
+
+    def insert(self, connection: Connection, name: str, *, is_admin: bool) -> tuple[Key, str]:
+        """Create a key as `create` does, in a transaction of the caller's."""
+        check_text(name, "name")
+        if not 0 < len(name) <= MAX_NAME_LENGTH:
+            raise invalid(f"a key's name must be 1 to {MAX_NAME_LENGTH} characters", "name")
+        key = Key(new_id("key"), name, is_admin, utc_now())
+        secret = secrets.token_urlsafe(32)
+        connection.execute(
+            insert(schema.keys).values(
+                id=key.id,
+                name=name,
+                secret_hash=self._hash(key.id, secret),
+                is_admin=is_admin,
+                created_at=key.created_at,
+            )
+        )
+        return key, f"rs_{key.id.removeprefix('key_')}_{secret}"
+
+    def verify(self, bearer: str) -> Key:
+        """Return the key that a bearer belongs to; blocks while the database is asked.
+
+        Raises:
+            Unauthenticated: malformed, unknown, wrong or revoked; which of these does not show.
+            StoreUnavailable: the database did not answer; safe to retry.
+        """
+        key_id, secret = _parsed(bearer)
+        cached = self._cached(key_id)
+        return self._checked(self._read(key_id) if cached is None else cached, key_id, secret)
+
+    def recall(self, bearer: str) -> Key | None:
+        """Return what `verify` would, from memory and in microseconds; None: ask `verify`."""
+        key_id, secret = _parsed(bearer)
+        cached = self._cached(key_id)
+        return None if cached is None else self._checked(cached, key_id, secret)
+
+    def list(self) -> list[Key]:
+        """Return every key, revoked ones too, the oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(schema.keys).order_by(schema.keys.c.id))
+            return [_key(row) for row in rows]
+
+    def revoke(self, key_id: str) -> Key:
+        """Revoke a key for good; every replica refuses it within `CACHE_AGE_S`.
+
+        Raises:
+            NotFound: there is no such key.
+            Conflict: it is the last admin key that works, without which nobody could make another.
+        """
+        table = schema.keys
+        with self._database.write() as connection:
+            live_admins = select(table.c.id).where(table.c.is_admin, table.c.revoked_at.is_(None))
+            admins = connection.scalars(live_admins.with_for_update()).all()
+            if list(admins) == [key_id]:
+                raise Conflict("the last admin key cannot be revoked")
+            revoked_at = func.coalesce(table.c.revoked_at, utc_now())
+            connection.execute(
+                update(table).where(table.c.id == key_id).values(revoked_at=revoked_at)
+            )
+            row = connection.execute(select(table).where(table.c.id == key_id)).one_or_none()
+            if row is None:
+                raise NotFound("there is no key with this id")
+        with self._lock:
+            self._cache.pop(key_id, None)
+        return _key(row)
+
+    def _read(self, key_id: str) -> _Cached:
+        read_at_s = time.monotonic()
+        with self._database.read() as connection:
+            statement = select(schema.keys).where(schema.keys.c.id == key_id)
+            row = connection.execute(statement).one_or_none()
+        cached = _Cached(None, _NO_HASH, read_at_s)
+        if row is not None and row.revoked_at is None:
+            cached = _Cached(_key(row), row.secret_hash, read_at_s)
+        with self._lock:
+            if len(self._cache) >= MAX_CACHED:
+                self._cache.clear()
+            self._cache[key_id] = cached
+        return cached
+
+    def _cached(self, key_id: str) -> _Cached | None:
+        with self._lock:
+            cached = self._cache.get(key_id)
+        is_fresh = cached is not None and time.monotonic() - cached.read_at_s < CACHE_AGE_S
+        return cached if is_fresh else None
+
+    def _checked(self, cached: _Cached, key_id: str, secret: str) -> Key:
+        """Hash and compare, also for an id that does not exist, so that it takes as long."""
+        is_same = hmac.compare_digest(self._hash(key_id, secret), cached.secret_hash)
+        if cached.key is None or not is_same:
+            raise Unauthenticated("the API key is not valid")
+        return cached.key
+
+    def _hash(self, key_id: str, secret: str) -> bytes:
+        message = f"{key_id}.{secret}".encode("ascii")
+        return hashlib.blake2b(message, key=self._pepper, digest_size=32).digest()
+
+
+def open_keys(settings: Settings) -> KeyStore:
+    """Return the keys of a host's database, which is brought to the newest revision first.
+
+    Raises:
+        StoreUnavailable: the database did not answer; safe to retry.
+    """
+    migrate(settings.database)
+    return KeyStore(Database(settings.database), settings.state_path)
+
+
+def _parsed(bearer: str) -> tuple[str, str]:
+    match = BEARER.fullmatch(bearer)
+    if match is None:
+        raise Unauthenticated("the API key is not valid")
+    return f"key_{match[1]}", match[2]
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(row.id, row.name, row.is_admin, row.created_at, row.revoked_at)
+
+
+def _pepper(path: Path) -> bytes:
+    if not path.exists():
+        create_secret(path, secrets.token_bytes(32))
+    pepper = path.read_bytes()
+    if len(pepper) != 32:
+        raise RagError(f"{path.name} in the state folder is damaged: no key can be checked")
+    return pepper

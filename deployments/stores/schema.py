@@ -1,0 +1,101 @@
+"""The tables: what is durable, and nothing that can be computed from it.
+
+`chunks` and `removed_chunks` together are the log that replicas follow: every row carries the
+sequence number its collection had after the transaction that wrote it. A chunk's `number` grows
+with the sequence and is never used twice, so followers address chunks by 8 bytes. Removals up to
+the collection's `log_start` are forgotten: a follower that stopped before it starts anew.
+
+A chunk repeats its part of the document's text, because cutting it out of a long one for every hit
+would read the whole document each time.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("secret_hash", LargeBinary(32), nullable=False),
+    Column("is_admin", Boolean, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("revoked_at", String(32)),
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(64), nullable=False, unique=True),
+    Column("description", Text, nullable=False),
+    Column("embedding_model", String(200), nullable=False),
+    Column("dim", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("next_chunk_number", BigInteger, nullable=False),
+    Column("log_start", BigInteger, nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("collection_id", String(40), ForeignKey("collections.id"), primary_key=True),
+    Column("id", String(256), primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("metadata", JSON, nullable=False),
+    Column("content_hash", LargeBinary(32), nullable=False),
+    Column("num_chunks", Integer, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("updated_at", String(32), nullable=False),
+    Column("text", Text, nullable=False),  # last: SQLite reads a row only as far as it must
+)
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("collection_id", String(40), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", String(40), nullable=False),
+    Column("document_id", String(256), nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("end", Integer, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    ForeignKeyConstraint(
+        ["collection_id", "document_id"], ["documents.collection_id", "documents.id"]
+    ),
+    Index(None, "collection_id", "document_id"),
+    Index(None, "collection_id", "sequence", "number"),
+)
+
+removed_chunks = Table(
+    "removed_chunks",
+    metadata,
+    Column("collection_id", String(40), ForeignKey("collections.id"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+)

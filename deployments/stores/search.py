@@ -1,0 +1,177 @@
+"""Search: bring the follower up to date, rank in memory, fetch the text of what was found.
+
+A write may come between ranking and fetching and take a hit's text away. Then the search is done
+again while the follower and the database are held at one and the same state.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, select
+
+from deployments.config import RetrieverArgs
+from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
+from deployments.stores import schema
+from deployments.stores.changes import Head, head
+from deployments.stores.content import invalid
+from deployments.stores.database import Database
+from deployments.stores.follower import Follower
+from deployments.stores.followers import Followers
+from deployments.stores.hits import Hit
+from deployments.types import ScoredChunk, SearchRequest
+
+EVENTUAL_AGE_S = 1.0
+"""How old the last look at the log may be for an eventual search."""
+
+MAX_REPLACEMENTS = 5
+"""How often a collection may be deleted and created again while one search waits for it."""
+
+PAGE = 500
+
+Query = NDArray[np.float32]
+
+
+class Searcher:
+    """Searches every collection of one database; safe to use from many threads."""
+
+    def __init__(self, database: Database, args: RetrieverArgs) -> None:
+        self.followers = Followers(args.max_collections_in_memory)
+        self._database = database
+        self._args = args
+
+    def search(
+        self, request: SearchRequest, query: Query | None, embedding_model: str | None
+    ) -> list[ScoredChunk]:
+        """Return the best chunks, best first, as of a moment after the call began.
+
+        Args:
+            request: what is wanted; `is_eventual` allows a state up to 1 s old.
+            query: float32[dim], L2-normalised; None only in lexical mode.
+            embedding_model: which model made `query`.
+
+        Raises:
+            CollectionNotFound: no collection has this name.
+            InvalidRequest: a filter is given, or the mode or `min_score` needs a query vector.
+            Conflict: `query` is another model's.
+            StoreUnavailable: the database did not answer; safe to retry.
+        """
+        _check(request, query)
+        follower = self._follower(request)
+        hits = self._rank(follower, request, query, embedding_model)
+        if not hits:
+            return []
+        with self._database.read() as connection:
+            chunks = _fetch(connection, follower, hits)
+        if len(chunks) == len(hits):
+            return chunks
+        with self._pinned(request.collection) as (connection, follower):
+            hits = self._rank(follower, request, query, embedding_model)
+            return _fetch(connection, follower, hits)
+
+    def _follower(self, request: SearchRequest) -> Follower:
+        """Return a follower that has every change committed before the call."""
+        now_s = time.monotonic()
+        known = self.followers.known(request.collection) if request.is_eventual else None
+        if known is not None and now_s - known.checked_at_s < EVENTUAL_AGE_S:
+            return known
+        head = self._head(request.collection)
+        follower = self.followers.current(request.collection, head)
+        if follower.sequence < head.sequence:
+            with self._pinned(request.collection) as (_, follower):
+                pass
+        follower.checked_at_s = now_s
+        return follower
+
+    @contextmanager
+    def _pinned(self, collection: str) -> Iterator[tuple[Connection, Follower]]:
+        """Hold a follower, and the database at the state that the follower has."""
+        for _ in range(MAX_REPLACEMENTS):
+            follower = self.followers.current(collection, self._head(collection))
+            with follower.following, self._database.read() as connection:
+                now = head(connection, collection)
+                if not follower.can_follow(now):
+                    self.followers.drop(collection)
+                    continue
+                follower.follow(connection, now)
+                yield connection, follower
+                return
+        raise StoreUnavailable("the collection is being replaced")
+
+    def _head(self, collection: str) -> Head:
+        try:
+            with self._database.read() as connection:
+                return head(connection, collection)
+        except CollectionNotFound:
+            self.followers.drop(collection)
+            raise
+
+    def _rank(
+        self,
+        follower: Follower,
+        request: SearchRequest,
+        query: Query | None,
+        embedding_model: str | None,
+    ) -> list[Hit]:
+        if query is not None and (len(query), embedding_model) != (
+            follower.dim,
+            follower.embedding_model,
+        ):
+            raise Conflict(f"collection {request.collection!r} was embedded with another model")
+        return follower.search(
+            request.mode,
+            request.query,
+            query,
+            limit=request.top_k,
+            min_score=request.min_score,
+            candidates=self._args.candidates,
+            rrf_k=self._args.rrf_k,
+        )
+
+
+def _check(request: SearchRequest, query: Query | None) -> None:
+    if request.filter:
+        raise invalid("metadata filters are not supported yet", "filter")
+    if request.top_k < 1:
+        raise invalid("top_k must be at least 1", "top_k")
+    if query is None and request.mode != "lexical":
+        raise invalid("only lexical search works without a query vector", "mode")
+    if query is None and request.min_score is not None:
+        raise invalid("min_score bounds the cosine, which needs a query vector", "min_score")
+
+
+def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> list[ScoredChunk]:
+    """Return those hits that are still stored, best first, equal scores by chunk id."""
+    chunks, documents = schema.chunks, schema.documents
+    statement = select(
+        chunks.c.number,
+        chunks.c.id,
+        chunks.c.document_id,
+        chunks.c.start,
+        chunks.c.end,
+        documents.c.title,
+        documents.c.metadata,
+        chunks.c.text,
+    ).join(documents)
+    statement = statement.where(chunks.c.collection_id == follower.collection_id)
+    found = []
+    for first in range(0, len(hits), PAGE):
+        page = {hit.number: hit for hit in hits[first : first + PAGE]}
+        for row in connection.execute(statement.where(chunks.c.number.in_(page))):
+            hit = page[row.number]
+            found.append(
+                ScoredChunk(
+                    chunk_id=row.id,
+                    document_id=row.document_id,
+                    title=row.title,
+                    text=row.text,
+                    start=row.start,
+                    end=row.end,
+                    score=hit.score,
+                    cosine=hit.cosine,
+                    metadata=row.metadata,
+                )
+            )
+    return sorted(found, key=lambda chunk: (-chunk.score, chunk.chunk_id))

@@ -1,0 +1,129 @@
+"""The collections as a graph sees them: text in, stored and found chunks out.
+
+Vectors go from Embedder to Retriever as an un-awaited response: our code in the ingress never holds
+them. It does not know prompts or answers (``rag.py``).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray.serve.handle import DeploymentHandle
+
+from deployments.types import (
+    CollectionInfo,
+    Document,
+    EmbeddedText,
+    IndexedDocument,
+    ScoredChunk,
+    SearchRequest,
+    StoredDocument,
+    Vectors,
+)
+from graphs.handles import Deadline, call
+
+INDEX_BATCH_CHARS = 1_000_000
+
+
+class Corpus:
+    """Embedding, indexing and search over handle calls. Contract: ``ingress/graph.py``."""
+
+    def __init__(
+        self,
+        embedding_model: str,
+        embedder: DeploymentHandle[Any],
+        retriever: DeploymentHandle[Any],
+    ) -> None:
+        self._embedding_model = embedding_model
+        self._embedder = embedder
+        self._retriever = retriever
+
+    @property
+    def embedding_models(self) -> Sequence[str]:
+        """Return the ids of the loaded embedding models, the default one first."""
+        return (self._embedding_model,)
+
+    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, list[int]]:
+        """Return one vector and the number of tokens per text."""
+        return await call(self._embedder.embed.remote(list(texts)), Deadline(timeout_s))
+
+    async def vectorize(self, texts: Sequence[str], *, timeout_s: float) -> list[EmbeddedText]:
+        """Return each text's segments and their vectors."""
+        response = self._embedder.embed_documents.remote(list(texts))
+        return await call(response, Deadline(timeout_s))
+
+    async def index(
+        self, collection: str, documents: Sequence[Document], *, timeout_s: float
+    ) -> list[IndexedDocument]:
+        """Segment, embed and store documents; the next search of any replica sees them.
+
+        Large calls are stored in batches, each of them a transaction: after an error the documents
+        of earlier batches are stored, and repeating the call is safe.
+        """
+        deadline = Deadline(timeout_s)
+        indexed: list[IndexedDocument] = []
+        for batch in _batches(documents):
+            embedded = self._embedder.embed_documents.remote([d.text for d in batch])
+            stored = self._retriever.upsert.remote(
+                collection, batch, embedded, self._embedding_model
+            )
+            indexed += await call(stored, deadline)
+        return indexed
+
+    async def search(self, request: SearchRequest, *, timeout_s: float) -> list[ScoredChunk]:
+        """Return matching chunks, best first."""
+        return await self._search(request, Deadline(timeout_s))
+
+    async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
+        """Return every collection, by name."""
+        return await self._retrieve("collections", timeout_s)
+
+    async def create_collection(
+        self, name: str, description: str, *, timeout_s: float
+    ) -> CollectionInfo:
+        """Create a collection; raises Conflict when the name is taken."""
+        dim = (await self.embed(["dimension"], timeout_s=timeout_s))[0].shape[1]
+        model = self._embedding_model
+        return await self._retrieve("create_collection", timeout_s, name, description, model, dim)
+
+    async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
+        """Return one collection."""
+        return await self._retrieve("collection", timeout_s, name)
+
+    async def delete_collection(self, name: str, *, timeout_s: float) -> None:
+        """Delete a collection with all its documents."""
+        await self._retrieve("delete_collection", timeout_s, name)
+
+    async def document(
+        self, collection: str, document_id: str, *, timeout_s: float
+    ) -> StoredDocument:
+        """Return a stored document with its text."""
+        return await self._retrieve("document", timeout_s, collection, document_id)
+
+    async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
+        """Delete a document; the next search of any replica no longer finds it."""
+        await self._retrieve("delete_document", timeout_s, collection, document_id)
+
+    async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
+        response = self._retriever.options(method_name=method).remote(*args)
+        return await call(response, Deadline(timeout_s))
+
+    async def _search(self, request: SearchRequest, deadline: Deadline) -> list[ScoredChunk]:
+        if request.mode == "lexical" and request.min_score is None:
+            embedded = None
+        else:
+            embedded = self._embedder.embed.remote([request.query])
+        response = self._retriever.search.remote(request, embedded, self._embedding_model)
+        return await call(response, deadline)
+
+
+def _batches(documents: Sequence[Document]) -> list[list[Document]]:
+    """Split documents so that one handle call carries about `INDEX_BATCH_CHARS` at most."""
+    batches: list[list[Document]] = []
+    room = 0
+    for document in documents:
+        if not batches or len(document.text) > room:
+            batches.append([])
+            room = INDEX_BATCH_CHARS
+        batches[-1].append(document)
+        room -= len(document.text)
+    return batches

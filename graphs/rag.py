@@ -1,0 +1,182 @@
+"""The retrieval-augmented graph: query → embedding → chunks → prompt → streamed, cited answer.
+
+`RagGraph` is a plain object inside each Ingress replica; the light steps run there. An answer takes
+three handle calls.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, cast
+
+from pydantic import Field
+from ray import serve
+from ray.serve import Application, Deployment
+from ray.serve.handle import DeploymentHandle
+
+from deployments.config import Args, EmbedderArgs, GeneratorArgs, IngressArgs, RetrieverArgs
+from deployments.embedder import Embedder
+from deployments.errors import InvalidRequest, RagError
+from deployments.generator import Generator
+from deployments.ingress.replica import Ingress
+from deployments.retriever import Retriever
+from deployments.types import (
+    AnswerEvent,
+    Delta,
+    Finished,
+    GenerationRequest,
+    Grounding,
+    PromptAccepted,
+    Retrieval,
+    ScoredChunk,
+    SearchMode,
+    SearchRequest,
+    Sources,
+)
+from graphs.corpus import Corpus
+from graphs.handles import Deadline, call, call_all, stream
+from graphs.metrics import cluster_metrics
+from graphs.prompt import TEMPLATE, UNKNOWN
+
+HEALTH_TIMEOUT_S = 5.0
+
+
+class AnswerArgs(Args):
+    """How an answer is grounded when the request does not say."""
+
+    top_k: int = Field(default=3, ge=1, le=50, description="passages in the prompt")
+    mode: SearchMode = "hybrid"
+    min_score: float = Field(default=0.2, ge=-1, le=1, description="least cosine of a passage")
+    template: str = TEMPLATE
+    unknown: str = UNKNOWN
+
+
+class RagArgs(Args):
+    """What the application runs; every part has defaults that work on a machine without a GPU."""
+
+    generator: GeneratorArgs = GeneratorArgs()
+    embedder: EmbedderArgs = EmbedderArgs()
+    retriever: RetrieverArgs = RetrieverArgs()
+    ingress: IngressArgs = IngressArgs()
+    answer: AnswerArgs = AnswerArgs()
+
+
+class RagGraph(Corpus):
+    """The capabilities behind the HTTP surface. Contract: ``ingress/graph.py``."""
+
+    def __init__(
+        self,
+        args: RagArgs,
+        generator: DeploymentHandle[Any],
+        embedder: DeploymentHandle[Any],
+        retriever: DeploymentHandle[Any],
+    ) -> None:
+        super().__init__(args.embedder.model, embedder, retriever)
+        self._args = args
+        self._generator = generator
+        self._generate = generator.options(method_name="generate", stream=True)
+
+    @property
+    def generation_models(self) -> Sequence[str]:
+        """Return the ids of the loaded generation models, the default one first."""
+        return (self._args.generator.model,)
+
+    def generate(
+        self, request: GenerationRequest, *, timeout_s: float
+    ) -> AsyncGenerator[AnswerEvent]:
+        """Yield `PromptAccepted`, then each choice's deltas and `Finished`, interleaved."""
+        return stream(self._generate.remote(request), Deadline(timeout_s))
+
+    async def answer(
+        self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
+    ) -> AsyncGenerator[AnswerEvent]:
+        """Answer from a collection: as `generate`, with one `Sources` after `PromptAccepted`.
+
+        With no passage above the least score the model is not asked: the answer says so.
+        """
+        deadline = Deadline(timeout_s)
+        chunks = await self._search(self._passage_search(request, retrieval), deadline)
+        if not chunks and request.sampling.grammar is None:
+            for event in self._unknown(request):
+                yield event
+            return
+        events = stream(self._generate.remote(self._ground(request, chunks)), deadline)
+        try:
+            async for event in events:
+                yield event
+                if isinstance(event, PromptAccepted):
+                    yield Sources(tuple(chunks[: event.num_passages]))
+        finally:
+            await events.aclose()
+
+    async def health(self, *, timeout_s: float) -> dict[str, bool]:
+        """Return, for each part the graph needs, whether it answers."""
+        parts = {
+            "generator": self._generator.stats,
+            "embedder": self._embedder.stats,
+            "retriever": self._retriever.stats,
+        }
+        deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
+        calls = [call(method.remote(), deadline) for method in parts.values()]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        return {
+            part: not isinstance(answer, RagError)
+            for part, answer in zip(parts, answers, strict=True)
+        }
+
+    async def metrics(self, *, timeout_s: float) -> bytes:
+        """Return the cluster's metrics in Prometheus' text format."""
+        deadline = Deadline(timeout_s)
+        ingress = serve.get_deployment_handle("Ingress", serve.get_replica_context().app_name)
+        return cluster_metrics(
+            generators=await call_all(self._generator, "stats", deadline),
+            embedders=await call_all(self._embedder, "stats", deadline),
+            retrievers=await call_all(self._retriever, "stats", deadline),
+            ingresses=await call_all(ingress, "metrics", deadline),
+        )
+
+    def _passage_search(self, request: GenerationRequest, retrieval: Retrieval) -> SearchRequest:
+        defaults = self._args.answer
+        return SearchRequest(
+            collection=retrieval.collection,
+            query=_question(request),
+            top_k=defaults.top_k if retrieval.top_k is None else retrieval.top_k,
+            mode=defaults.mode,
+            min_score=defaults.min_score if retrieval.min_score is None else retrieval.min_score,
+            filter=retrieval.filter,
+        )
+
+    def _ground(self, request: GenerationRequest, chunks: list[ScoredChunk]) -> GenerationRequest:
+        grounding = Grounding(self._args.answer.template, tuple(chunk.text for chunk in chunks))
+        return dataclasses.replace(request, grounding=grounding)
+
+    def _unknown(self, request: GenerationRequest) -> list[AnswerEvent]:
+        events: list[AnswerEvent] = [PromptAccepted(prompt_tokens=0), Sources(())]
+        for index in range(request.n):
+            events += [Delta(self._args.answer.unknown, index), Finished("stop", 0, index)]
+        return events
+
+
+def _question(request: GenerationRequest) -> str:
+    if request.prompt is not None:
+        return request.prompt
+    questions = [message.content for message in request.messages if message.role == "user"]
+    if not questions or not questions[-1].strip():
+        raise InvalidRequest("an answer from a collection needs a question in a user message")
+    return questions[-1]
+
+
+def build(args: RagArgs) -> Application:
+    """Compose the application; how much of each part runs is said in the YAML's `deployments`."""
+    return _deployment(Ingress).bind(
+        args.ingress,
+        RagGraph,
+        args,
+        generator=_deployment(Generator).bind(args.generator),
+        embedder=_deployment(Embedder).bind(args.embedder),
+        retriever=_deployment(Retriever).bind(args.retriever),
+    )
+
+
+def _deployment(replica: type) -> Deployment:
+    return cast("Deployment", serve.deployment(replica, name=replica.__name__))

@@ -1,0 +1,108 @@
+"""The application over a fake graph, in process and behind a real server."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+import uvicorn
+
+from deployments.config import IngressArgs
+from deployments.errors import Unauthenticated, UnreadableDocument
+from deployments.ingress.app import build_app
+from deployments.ingress.asgi import App
+from deployments.ingress.metrics import Metrics
+from tests.unit.ingress.fake_graph import FakeGraph
+
+KEY = "rk-test"
+AUTH = {"authorization": f"Bearer {KEY}"}
+
+
+@dataclass(frozen=True)
+class FakeKey:
+    id: str = "key_1"
+
+
+class FakeKeys:
+    def __init__(self) -> None:
+        self.num_asked = 0
+
+    async def verify(self, bearer: str) -> FakeKey:
+        self.num_asked += 1
+        if bearer != KEY:
+            raise Unauthenticated("the key is not valid")
+        return FakeKey()
+
+
+@dataclass(frozen=True)
+class FakeExtracted:
+    text: str
+    title: str = ""
+
+
+async def extract(data: bytes, filename: str) -> FakeExtracted:
+    if data.startswith(b"broken"):
+        raise UnreadableDocument("the file is damaged")
+    return FakeExtracted(data.decode(), "A title" if filename.endswith(".md") else "")
+
+
+@pytest.fixture
+def graph() -> FakeGraph:
+    return FakeGraph()
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    return Metrics()
+
+
+Build = Callable[..., App]
+
+
+@pytest.fixture
+def build(graph: FakeGraph, metrics: Metrics) -> Build:
+    def built(**args: object) -> App:
+        return build_app(graph, FakeKeys(), IngressArgs(**args), extract=extract, metrics=metrics)
+
+    return built
+
+
+@pytest.fixture
+async def client(build: Build) -> AsyncIterator[httpx.AsyncClient]:
+    async with in_process(build()) as client:
+        yield client
+
+
+def in_process(app: App) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app)
+    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=AUTH)
+
+
+@asynccontextmanager
+async def _served(app: App) -> AsyncIterator[httpx.AsyncClient]:
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve([listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        async with httpx.AsyncClient(base_url=base_url, headers=AUTH, timeout=20) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+Served = Callable[[App], AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+@pytest.fixture
+def served() -> Served:
+    return _served

@@ -1,0 +1,221 @@
+"""A deterministic graph in memory: echoes prompts, embeds by hashing, searches by shared words."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+
+import numpy as np
+
+from deployments.errors import (
+    CollectionNotFound,
+    Conflict,
+    DocumentNotFound,
+    RagError,
+)
+from deployments.types import (
+    AnswerEvent,
+    CollectionInfo,
+    Delta,
+    Document,
+    EmbeddedText,
+    Finished,
+    GenerationRequest,
+    IndexedDocument,
+    PromptAccepted,
+    Retrieval,
+    ScoredChunk,
+    SearchRequest,
+    Segment,
+    Sources,
+    StoredDocument,
+    TokenLogprob,
+    Vectors,
+)
+
+DIM = 8
+NOW = "2026-01-02T03:04:05.000000Z"
+
+
+class FakeGraph:
+    """Answers `echo: <prompt>` word by word; the attributes make it fail, wait or stop early."""
+
+    generation_models = ("fake-model", "second-model")
+    embedding_models = ("fake-embedder",)
+
+    def __init__(self) -> None:
+        self.stored: dict[str, dict[str, Document]] = {}
+        self.requests: list[GenerationRequest] = []
+        self.searches: list[SearchRequest] = []
+        self.retrievals: list[Retrieval] = []
+        self.error: BaseException | None = None
+        self.error_after = 0
+        self.delay_s = 0.0
+        self.words: list[str] | None = None
+        self.is_cut = False
+        self.num_running = 0
+        self.num_closed = 0
+        self.parts = {"generator": True, "retriever": True}
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def generate(
+        self, request: GenerationRequest, *, timeout_s: float, sources: Sources | None = None
+    ) -> AsyncIterator[AnswerEvent]:
+        self.requests.append(request)
+        self.num_running += 1
+        try:
+            if self.error is not None and self.error_after == 0:
+                raise self.error
+            yield PromptAccepted(5, num_passages=len(sources.chunks) if sources else 0)
+            if sources is not None:
+                yield sources
+            for number, word in enumerate(self._words(request)):
+                if self.error is not None and number == self.error_after:
+                    raise self.error
+                if self.delay_s:
+                    await asyncio.sleep(self.delay_s)
+                for index in range(request.n):
+                    yield Delta(word, index, self._logprobs(request, word))
+            if self.is_cut:
+                return
+            for index in range(request.n):
+                yield Finished("stop", len(self._words(request)) + 1, index)
+        finally:
+            self.num_running -= 1
+            self.num_closed += 1
+
+    def _words(self, request: GenerationRequest) -> list[str]:
+        if self.words is not None:
+            return self.words
+        prompt = request.prompt
+        if request.messages:
+            prompt = request.messages[-1].content
+        if request.prompt_token_ids is not None:
+            prompt = " ".join(map(str, request.prompt_token_ids))
+        return ["echo:", *(f" {word}" for word in (prompt or "")[:200].split(" "))]
+
+    def _logprobs(self, request: GenerationRequest, word: str) -> tuple[TokenLogprob, ...]:
+        if request.sampling.logprobs is None:
+            return ()
+        top = tuple(
+            TokenLogprob(i, f"t{i}".encode(), float("-inf") if i else -0.5)
+            for i in range(request.sampling.logprobs)
+        )
+        return (TokenLogprob(7, word.encode(), -0.25, top),)
+
+    async def answer(
+        self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
+    ) -> AsyncIterator[AnswerEvent]:
+        self.retrievals.append(retrieval)
+        query = SearchRequest(collection=retrieval.collection, query="x", top_k=3)
+        chunks = await self.search(query, timeout_s=timeout_s)
+        events = self.generate(request, timeout_s=timeout_s, sources=Sources(tuple(chunks)))
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+
+    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, list[int]]:
+        self._fail()
+        vectors = np.stack([_vector(text) for text in texts])
+        return vectors, [len(text.split()) for text in texts]
+
+    async def vectorize(self, texts: Sequence[str], *, timeout_s: float) -> list[EmbeddedText]:
+        vectors, tokens = await self.embed(texts, timeout_s=timeout_s)
+        return [
+            EmbeddedText((Segment(0, len(text), count),), vector[None])
+            for text, count, vector in zip(texts, tokens, vectors, strict=True)
+        ]
+
+    async def index(
+        self, collection: str, documents: Sequence[Document], *, timeout_s: float
+    ) -> list[IndexedDocument]:
+        self._fail()
+        known = self._collection(collection)
+        results = []
+        for document in documents:
+            status = "replaced" if document.id in known else "created"
+            known[document.id] = document
+            results.append(IndexedDocument(document.id, status, 1))
+        return results
+
+    async def search(self, request: SearchRequest, *, timeout_s: float) -> list[ScoredChunk]:
+        self._fail()
+        self.searches.append(request)
+        return [
+            ScoredChunk(
+                chunk_id=f"{document.id}:0",
+                document_id=document.id,
+                title=document.title,
+                text=document.text[:20],
+                start=0,
+                end=len(document.text[:20]),
+                score=0.5,
+                cosine=0.5,
+                metadata=document.metadata,
+            )
+            for document in list(self._collection(request.collection).values())[: request.top_k]
+        ]
+
+    async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
+        self._fail()
+        return [self._info(name) for name in sorted(self.stored)]
+
+    async def create_collection(
+        self, name: str, description: str, *, timeout_s: float
+    ) -> CollectionInfo:
+        if name in self.stored:
+            raise Conflict("a collection with this name exists already")
+        self.stored[name] = {}
+        return self._info(name)
+
+    async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
+        self._collection(name)
+        return self._info(name)
+
+    async def delete_collection(self, name: str, *, timeout_s: float) -> None:
+        self._collection(name)
+        del self.stored[name]
+
+    async def document(
+        self, collection: str, document_id: str, *, timeout_s: float
+    ) -> StoredDocument:
+        document = self._collection(collection).get(document_id)
+        if document is None:
+            raise DocumentNotFound("the collection holds no document with this id")
+        return StoredDocument(document, 1, NOW, NOW)
+
+    async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
+        await self.document(collection, document_id, timeout_s=timeout_s)
+        del self.stored[collection][document_id]
+
+    async def health(self, *, timeout_s: float) -> dict[str, bool]:
+        if isinstance(self.error, RagError):
+            raise self.error
+        return self.parts
+
+    def _collection(self, name: str) -> dict[str, Document]:
+        if name not in self.stored:
+            raise CollectionNotFound("no collection has this name")
+        return self.stored[name]
+
+    def _info(self, name: str) -> CollectionInfo:
+        return CollectionInfo(
+            name=name,
+            description="",
+            embedding_model="fake-embedder",
+            dim=DIM,
+            num_documents=len(self.stored[name]),
+            num_chunks=len(self.stored[name]),
+            sequence=len(self.stored[name]),
+            created_at=NOW,
+        )
+
+
+def _vector(text: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:DIM], dtype=np.uint8)
+    vector = digest.astype(np.float32) + 1
+    return vector / np.linalg.norm(vector)

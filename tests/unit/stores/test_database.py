@@ -1,0 +1,143 @@
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, exc, insert, select, text
+
+from deployments.errors import Conflict, StoreUnavailable
+from deployments.stores import database as module
+from deployments.stores import schema
+from deployments.stores.database import ERRORS, Database, translated
+
+
+def subclasses(cls: type) -> set[type]:
+    return {cls} | {found for child in cls.__subclasses__() for found in subclasses(child)}
+
+
+def test_error_table_covers_every_class_of_the_driver_interface():
+    driver = subclasses(exc.DBAPIError) - {exc.DBAPIError}
+    assert driver <= set(ERRORS)
+
+
+def test_error_table_lists_no_class_behind_its_base():
+    seen: list[type] = []
+    for theirs in ERRORS:
+        assert not issubclass(theirs, tuple(seen)), theirs
+        seen.append(theirs)
+
+
+def insert_key(connection: Connection, name: str = "n") -> None:
+    row = {"id": "key_1", "name": name, "secret_hash": b"", "is_admin": False, "created_at": ""}
+    connection.execute(insert(schema.keys).values(row))
+
+
+def test_translated_error_repeats_no_value(database: Database):
+    with database.write() as connection:
+        insert_key(connection, "nnnnnn")
+    with pytest.raises(Conflict) as caught, database.write() as connection:
+        insert_key(connection, "nnnnnn")
+    assert "nnn" not in str(caught.value)
+    assert "nnn" not in str(caught.value.__cause__)
+
+
+def test_unknown_library_error_becomes_internal():
+    with pytest.raises(module.RagError) as caught, translated():
+        raise exc.InvalidRequestError("secret")
+    assert type(caught.value) is module.RagError
+    assert caught.value.message == "internal error"
+
+
+def test_read_sees_one_state(database: Database):
+    with database.read() as reader:
+        before = reader.execute(select(schema.keys)).all()
+        with database.write() as writer:
+            insert_key(writer)
+        assert reader.execute(select(schema.keys)).all() == before
+    with database.read() as reader:
+        assert len(reader.execute(select(schema.keys)).all()) == 1
+
+
+def test_write_that_raises_leaves_nothing(database: Database):
+    def fail() -> None:
+        with database.write() as connection:
+            insert_key(connection)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    with database.read() as connection:
+        assert connection.execute(select(schema.keys)).all() == []
+
+
+def test_writers_of_many_threads_take_turns(database: Database):
+    def increase() -> None:
+        for _ in range(20):
+            with database.write() as connection:
+                (count,) = connection.execute(text("SELECT n FROM counter")).one()
+                connection.execute(text("UPDATE counter SET n = :n"), {"n": count + 1})
+
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE counter (n INTEGER)"))
+        connection.execute(text("INSERT INTO counter VALUES (0)"))
+    threads = [threading.Thread(target=increase) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert connection.execute(text("SELECT n FROM counter")).scalar_one() == 80
+
+
+# --- SQLite -----------------------------------------------------------------------------------
+
+
+def test_sqlite_files_belong_to_their_owner_only(tmp_path: Path):
+    path = tmp_path / "a" / "b" / "test.db"
+    database = Database(f"sqlite:///{path}")
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE t (x INTEGER)"))
+        files = list(path.parent.iterdir())
+        assert {file.name for file in files} == {"test.db", "test.db-wal", "test.db-shm"}
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    database.close()
+
+
+def test_sqlite_connection_is_durable_and_strict(tmp_path: Path):
+    database = Database(f"sqlite:///{tmp_path / 'test.db'}")
+    wanted = {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1, "secure_delete": 1}
+    with database.read() as connection:
+        found = {name: connection.execute(text(f"PRAGMA {name}")).scalar() for name in wanted}
+    assert found == wanted
+    database.close()
+
+
+def test_sqlite_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(module, "BUSY_TIMEOUT_S", 0.05)
+    path = tmp_path / "test.db"
+    database = Database(f"sqlite:///{path}")
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE t (x INTEGER)"))
+    other = sqlite3.connect(path)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable), database.write():
+        pass
+    other.close()
+    database.close()
+
+
+def test_sqlite_file_that_is_no_database_is_unavailable(tmp_path: Path):
+    path = tmp_path / "test.db"
+    path.write_bytes(b"no database" * 1000)
+    database = Database(f"sqlite:///{path}")
+    with pytest.raises(StoreUnavailable):
+        database.check()
+    database.close()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_sqlite_in_memory_is_refused(url: str):
+    with pytest.raises(ValueError, match="file"):
+        Database(url)

@@ -1,0 +1,200 @@
+import multiprocessing
+import stat
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from deployments.errors import Conflict, InvalidRequest, NotFound, RagError, Unauthenticated
+from deployments.stores import keys as module
+from deployments.stores.database import Database
+from deployments.stores.keys import BEARER, KeyStore
+
+
+@pytest.fixture
+def store(database: Database, tmp_path: Path) -> KeyStore:
+    return KeyStore(database, tmp_path / "state")
+
+
+def other(bearer: str) -> str:
+    return bearer[:-1] + ("A" if bearer[-1] != "A" else "B")
+
+
+def test_created_key_is_verified(store: KeyStore):
+    key, bearer = store.create("ci", is_admin=True)
+    assert BEARER.fullmatch(bearer)
+    assert key.id.startswith("key_")
+    assert store.verify(bearer) == key
+    assert store.verify(bearer).is_admin
+
+
+def test_secrets_have_256_bits_and_differ(store: KeyStore):
+    bearers = {store.create("x")[1] for _ in range(20)}
+    assert len({bearer.split("_", 2)[2] for bearer in bearers}) == 20
+
+
+@pytest.mark.parametrize(
+    "bearer",
+    [
+        "",
+        "rs_",
+        "rs_x_y",
+        f"rs_{'0' * 32}_{'A' * 43}",
+        f"rs_{'0' * 32}_{'é' * 43}",
+        "\ud800",
+        "\x00",
+    ],
+)
+def test_unknown_bearer_is_refused(store: KeyStore, bearer: str):
+    with pytest.raises(Unauthenticated) as caught:
+        store.verify(bearer)
+    assert caught.value.message == "the API key is not valid"
+
+
+def test_wrong_secret_is_refused_cached_or_not(store: KeyStore):
+    _, bearer = store.create("x")
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            store.verify(other(bearer))
+    assert store.verify(bearer)
+
+
+def test_every_refusal_hashes_and_compares_once(store: KeyStore, monkeypatch):
+    _, live = store.create("x")
+    revoked_key, revoked = store.create("y")
+    store.revoke(revoked_key.id)
+    compared: list[tuple[int, int]] = []
+    real = module.hmac.compare_digest
+    monkeypatch.setattr(
+        module.hmac,
+        "compare_digest",
+        lambda a, b: compared.append((len(a), len(b))) or real(a, b),
+    )
+    for bearer in (other(live), revoked, f"rs_{'0' * 32}_{'A' * 43}"):
+        for _ in range(2):
+            with pytest.raises(Unauthenticated):
+                store.verify(bearer)
+    assert compared == [(32, 32)] * 6
+
+
+def test_no_hash_matches_the_one_of_unknown_ids(store: KeyStore, monkeypatch):
+    monkeypatch.setattr(KeyStore, "_hash", lambda *_: bytes(32))
+    with pytest.raises(Unauthenticated):
+        store.verify(f"rs_{'0' * 32}_{'A' * 43}")
+
+
+def test_secret_is_not_in_the_files(store: KeyStore, database: Database, tmp_path: Path):
+    bearers = [store.create("x")[1] for _ in range(5)]
+    for bearer in bearers:
+        store.verify(bearer)
+    database.close()
+    stored = b"".join(file.read_bytes() for file in (tmp_path / "state").iterdir())
+    assert b"keys" in stored
+    for bearer in bearers:
+        assert bearer.split("_", 2)[2].encode() not in stored
+
+
+def test_revoked_key_is_refused_at_once_here_and_within_a_second_elsewhere(
+    store: KeyStore, database: Database, tmp_path: Path
+):
+    store.create("admin", is_admin=True)
+    key, bearer = store.create("x")
+    replica = KeyStore(database, tmp_path / "state")
+    assert replica.verify(bearer) == key
+    assert store.revoke(key.id).revoked_at is not None
+    revoked_at_s = time.monotonic()
+    with pytest.raises(Unauthenticated):
+        store.verify(bearer)
+    while time.monotonic() - revoked_at_s < 1.0:
+        try:
+            replica.verify(bearer)
+        except Unauthenticated:
+            break
+        time.sleep(0.02)
+    else:
+        pytest.fail("still accepted")
+
+
+def test_revoking_again_keeps_the_time(store: KeyStore):
+    key, _ = store.create("x")
+    first = store.revoke(key.id)
+    assert store.revoke(key.id) == first
+    assert store.list() == [first]
+
+
+def test_revoking_an_unknown_key_is_not_found(store: KeyStore):
+    with pytest.raises(NotFound):
+        store.revoke("key_0")
+
+
+def test_last_admin_key_cannot_be_revoked(store: KeyStore):
+    first, _ = store.create("a", is_admin=True)
+    with pytest.raises(Conflict):
+        store.revoke(first.id)
+    second, _ = store.create("b", is_admin=True)
+    store.revoke(first.id)
+    with pytest.raises(Conflict):
+        store.revoke(second.id)
+
+
+def test_recall_answers_from_memory_only(store: KeyStore, database: Database):
+    key, bearer = store.create("x")
+    statements: list[str] = []
+    event.listen(
+        database._engine, "before_cursor_execute", lambda *args: statements.append(args[2])
+    )
+    assert store.recall(bearer) is None
+    assert store.verify(bearer) == key
+    statements.clear()
+    assert store.recall(bearer) == key
+    with pytest.raises(Unauthenticated):
+        store.recall(other(bearer))
+    assert statements == []
+
+
+def test_cache_is_bounded(store: KeyStore, monkeypatch):
+    monkeypatch.setattr(module, "MAX_CACHED", 10)
+    for number in range(30):
+        with pytest.raises(Unauthenticated):
+            store.verify(f"rs_{number:032x}_{'A' * 43}")
+    assert len(store._cache) <= 10
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\x00", "\udfff"])
+def test_key_names_are_checked(store: KeyStore, name: str):
+    with pytest.raises(InvalidRequest) as caught:
+        store.create(name)
+    assert caught.value.param == "name"
+
+
+def test_pepper_is_private_and_kept(store: KeyStore, database: Database, tmp_path: Path):
+    path = tmp_path / "state" / "pepper"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    _, bearer = store.create("x")
+    assert KeyStore(database, tmp_path / "state").verify(bearer)
+    path.write_bytes(bytes(32))
+    with pytest.raises(Unauthenticated):
+        KeyStore(database, tmp_path / "state").verify(bearer)
+
+
+def test_damaged_pepper_is_said(store: KeyStore, database: Database, tmp_path: Path):
+    (tmp_path / "state" / "pepper").write_bytes(b"short")
+    with pytest.raises(RagError, match="pepper"):
+        KeyStore(database, tmp_path / "state")
+
+
+def _first_pepper(folder: Path, results: multiprocessing.SimpleQueue) -> None:
+    results.put(module._pepper(folder / "pepper"))
+
+
+def test_processes_that_start_at_once_share_one_pepper(tmp_path: Path):
+    context = multiprocessing.get_context("forkserver")
+    results = context.SimpleQueue()
+    processes = [context.Process(target=_first_pepper, args=(tmp_path, results)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert len({results.get() for _ in processes}) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["pepper"]

@@ -1,0 +1,57 @@
+import multiprocessing
+from pathlib import Path
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
+
+from deployments.stores import migrations
+from deployments.stores.database import Database
+from deployments.stores.migrations import migrate
+from deployments.stores.schema import metadata
+
+
+def test_migrated_schema_is_the_one_in_schema(database: Database):
+    with database.read() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        context = MigrationContext.configure(connection, opts=options)
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrate_again_changes_nothing(database: Database, database_url: str):
+    with database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE mine (x INTEGER)")
+    migrate(database_url)
+    with database.read() as connection:
+        assert "mine" in inspect(connection).get_table_names()
+
+
+def test_downgrade_leaves_no_table_and_upgrade_restores(database: Database, database_url: str):
+    with database.migration() as connection:
+        command.downgrade(migrations._config(connection), "base")
+        assert inspect(connection).get_table_names() == ["alembic_version"]
+    migrate(database_url)
+    with database.read() as connection:
+        assert set(metadata.tables) < set(inspect(connection).get_table_names())
+
+
+def test_many_processes_migrate_at_once(database_url: str):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["deployments.stores.documents", "deployments.stores.migrations"]
+    )
+    processes = [context.Process(target=migrate, args=(database_url,)) for _ in range(8)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(30)
+    assert [process.exitcode for process in processes] == [0] * 8
+    database = Database(database_url)
+    with database.read() as connection:
+        assert set(metadata.tables) < set(inspect(connection).get_table_names())
+    database.close()
+
+
+def test_template_of_new_revisions_is_in_the_package():
+    assert (Path(migrations.__file__).parent / "script.py.mako").is_file()
