@@ -32,7 +32,8 @@ $(INSTALLED): $(SOURCES)
 		|| { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV)"
-	@$(PIP) install --quiet 'pip>=25.1' 'setuptools>=77,<82' wheel
+	@$(PIP) install --quiet 'pip>=25.1'
+	@$(PIP_INSTALL) setuptools wheel
 	@$(PIP_INSTALL) torch
 	@$(PIP_INSTALL) --no-build-isolation -e '.[deepspeed]'
 	@$(BIN)/python -m cluster.embedded requirements | xargs $(PIP) install --quiet --no-deps
