@@ -41,7 +41,9 @@ class ThreadedKeys:
     async def verify(self, bearer: str) -> Key:
         """Return the key behind a bearer token, or raise Unauthenticated."""
         recalled = self._store.recall(bearer)
-        return recalled or await asyncio.to_thread(self._store.verify, bearer)
+        if recalled is not None:
+            return recalled
+        return await asyncio.to_thread(self._store.verify, bearer)
 
 
 def bearer_of(scope: Scope) -> str:

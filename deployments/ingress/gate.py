@@ -12,8 +12,8 @@ from deployments.ingress.auth import KeyVerifier, bearer_of
 from deployments.ingress.body import BodyReader, ClientGone, call_while_connected
 from deployments.ingress.errors import error_body, error_headers
 from deployments.ingress.faults import log_fault
-from deployments.ingress.ids import new_id
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
+from deployments.stores.ids import new_id
 
 PUBLIC = frozenset({"/v1/health", "/v1/health/ready", "/docs", "/openapi.json"})
 PUBLIC_PREFIX = "/docs/"

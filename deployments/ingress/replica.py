@@ -11,7 +11,7 @@ from typing import Any
 from ray import serve
 
 from deployments.config import IngressArgs, Settings
-from deployments.engines.extraction import extract_in_child
+from deployments.engines.extraction.child import extract_in_child
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
 from deployments.ingress.auth import ThreadedKeys

@@ -12,10 +12,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from deployments.errors import InvalidRequest
+from deployments.stores.content import COLLECTION_NAME
 
 MAX_TEXT_CHARS = 1_000_000
-COLLECTION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+COLLECTION_PATTERN = f"^{COLLECTION_NAME.pattern}$"
 MAX_FILTER_MEMBERS = 64
 
 
@@ -36,13 +36,6 @@ Unsupported = Annotated[
     WithJsonSchema({"type": "null", "description": "Not supported: anything else is refused."}),
 ]
 """A field of the API that no engine here can serve: empty is accepted, all else refused."""
-
-
-def contradiction(param: str, message: str) -> InvalidRequest:
-    """Return the error for fields that do not go together; pydantic passes it through."""
-    error = InvalidRequest(message)
-    error.param = param
-    return error
 
 
 def no_nul(text: str) -> str:
@@ -76,8 +69,9 @@ Filter = Annotated[
     Field(max_length=MAX_FILTER_MEMBERS, description="Condition on the documents' metadata"),
     AfterValidator(_bounded_object),
 ]
+Scalar = str | int | float | bool | None
 Metadata = Annotated[
-    dict[str, str | int | float | bool | None],
-    Field(max_length=64, description="A flat JSON object"),
+    dict[str, Scalar | list[Scalar]],
+    Field(max_length=64, description="A flat JSON object: scalars and lists of scalars"),
     AfterValidator(_bounded_object),
 ]

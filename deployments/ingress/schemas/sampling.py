@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from deployments.ingress.schemas.base import CollectionName, Filter, Schema, contradiction
+from deployments.ingress.schemas.base import CollectionName, Filter, Schema
+from deployments.stores.content import invalid
 from deployments.types import Grammar, Retrieval, SamplingParams
 
 MAX_SCHEMA_CHARS = 65_536
@@ -60,7 +61,7 @@ class JsonSchemaFormat(Schema):
     def _is_bounded(self) -> "JsonSchemaFormat":
         if len(self.grammar().source) > MAX_SCHEMA_CHARS:
             message = f"the schema is larger than {MAX_SCHEMA_CHARS} characters"
-            raise contradiction("response_format.json_schema.schema", message)
+            raise invalid(message, "response_format.json_schema.schema")
         return self
 
     def grammar(self) -> Grammar:
