@@ -85,8 +85,6 @@ async def _refuse(error: RagError, exchange: Exchange) -> None:
         return
     body = error_body(error, exchange.request_id)
     headers = [*error_headers(error), (b"content-length", str(len(body)).encode())]
-    if error.status == 413:
-        headers.append((b"connection", b"close"))
     start = {"type": "http.response.start", "status": error.status, "headers": headers}
     await exchange.send(start)
     await exchange.send({"type": "http.response.body", "body": body, "more_body": False})

@@ -38,6 +38,11 @@ Unsupported = Annotated[
 """A field of the API that no engine here can serve: empty is accepted, all else refused."""
 
 
+def one_or_many(value: Any) -> str:
+    """Tell the members of `x | list[x]` apart, so that an error names the right field."""
+    return "many" if isinstance(value, list) else "one"
+
+
 def no_nul(text: str) -> str:
     """Refuse U+0000, which SQL databases cannot store."""
     if "\x00" in text:
