@@ -40,8 +40,10 @@ class ThreadedKeys:
 
     async def verify(self, bearer: str) -> Key:
         """Return the key behind a bearer token, or raise Unauthenticated."""
-        key = self._store.recall(bearer)
-        return await asyncio.to_thread(self._store.verify, bearer) if key is None else key
+        recalled = self._store.recall(bearer)
+        if recalled is not None:
+            return recalled
+        return await asyncio.to_thread(self._store.verify, bearer)
 
 
 def bearer_of(scope: Scope) -> str:

@@ -12,8 +12,8 @@ from deployments.ingress.auth import KeyVerifier, bearer_of
 from deployments.ingress.body import BodyReader, ClientGone, call_while_connected
 from deployments.ingress.errors import error_body, error_headers
 from deployments.ingress.faults import log_fault
-from deployments.ingress.ids import new_id
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
+from deployments.stores.ids import new_id
 
 PUBLIC = frozenset({"/v1/health", "/v1/health/ready", "/docs", "/openapi.json"})
 PUBLIC_PREFIX = "/docs/"
@@ -85,8 +85,6 @@ async def _refuse(error: RagError, exchange: Exchange) -> None:
         return
     body = error_body(error, exchange.request_id)
     headers = [*error_headers(error), (b"content-length", str(len(body)).encode())]
-    if error.status == 413:
-        headers.append((b"connection", b"close"))
     start = {"type": "http.response.start", "status": error.status, "headers": headers}
     await exchange.send(start)
     await exchange.send({"type": "http.response.body", "body": body, "more_body": False})

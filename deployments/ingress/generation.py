@@ -4,7 +4,6 @@ It does not know any wire format.
 """
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -13,11 +12,10 @@ from deployments.errors import (
     CollectionNotFound,
     DeadlineExceeded,
     EngineFailed,
-    InvalidRequest,
     ModelNotFound,
 )
 from deployments.ingress.graph import Graph
-from deployments.ingress.schemas.base import COLLECTION_PATTERN
+from deployments.stores.content import invalid, is_collection_name
 from deployments.types import (
     AnswerEvent,
     Delta,
@@ -56,12 +54,11 @@ def target_of(graph: Graph, model: str | None, retrieval: Retrieval | None) -> T
     if model in graph.generation_models:
         return Target(model, retrieval)
     collection = model.removeprefix(RAG_PREFIX)
-    if collection == model or not re.fullmatch(COLLECTION_PATTERN, collection):
+    if collection == model or not is_collection_name(collection):
         raise unknown_model()
     if retrieval is not None and retrieval.collection != collection:
-        error = InvalidRequest("the model answers from another collection than `retrieval`")
-        error.param = "retrieval.collection"
-        raise error
+        message = "the model answers from another collection than `retrieval`"
+        raise invalid(message, "retrieval.collection")
     return Target(model, retrieval or Retrieval(collection))
 
 

@@ -1,11 +1,4 @@
-"""Identifiers that the ingress gives out: a prefix and a UUIDv7, so that they sort by time."""
-
-from uuid_utils import uuid7
-
-
-def new_id(prefix: str) -> str:
-    """Return a fresh id, such as `req_0198c0de…`."""
-    return f"{prefix}_{uuid7().hex}"
+"""Identifiers of answers, which follow from the request's own."""
 
 
 def derived_id(prefix: str, request_id: str) -> str:

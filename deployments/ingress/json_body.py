@@ -50,7 +50,7 @@ def parse(raw: bytes, max_depth: int) -> Any:
     structure = _without_strings(raw)
     _check_depth(structure, max_depth)
     if _HUGE_INTEGER.search(structure):
-        raise InvalidRequest("the body holds an integer of more than 64 bits")
+        raise InvalidRequest("the body holds an integer of 20 digits or more")
     try:
         value = orjson.loads(raw)
     except orjson.JSONDecodeError as exc:

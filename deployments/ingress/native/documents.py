@@ -14,10 +14,11 @@ from starlette.datastructures import FormData, UploadFile
 
 from deployments.config import IngressArgs
 from deployments.errors import InvalidRequest, PayloadTooLarge, RagError, UnreadableDocument
-from deployments.ingress.ids import new_id
 from deployments.ingress.json_body import parse, validated
 from deployments.ingress.schemas.data import IndexDocument, IndexRequest
 from deployments.ingress.services import Extract
+from deployments.stores.content import invalid
+from deployments.stores.ids import new_id
 from deployments.types import Document
 
 EXTRACTIONS_AT_ONCE = 2
@@ -57,9 +58,7 @@ class DocumentReader:
         """
         if len(body.documents) > self._args.max_documents_per_call:
             message = f"more than {self._args.max_documents_per_call} documents in one call"
-            error = InvalidRequest(message)
-            error.param = "documents"
-            raise error
+            raise invalid(message, "documents")
         intake = Intake()
         reads = (self._read(one, position) for position, one in enumerate(body.documents))
         for result in await asyncio.gather(*reads):
@@ -90,9 +89,8 @@ class DocumentReader:
         try:
             data = base64.b64decode(one.file.content_base64, validate=True)
         except (binascii.Error, ValueError):
-            error = InvalidRequest("the file's content is not valid base64")
-            error.param = f"documents[{position}].file.content_base64"
-            raise error from None
+            param = f"documents[{position}].file.content_base64"
+            raise invalid("the file's content is not valid base64", param) from None
         self._check_size(len(data))
         async with self._slots:
             extracted = await self._extract(data, one.file.filename)

@@ -5,7 +5,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from deployments.errors import InvalidRequest
 from deployments.ingress.generation import Answer, Events, Target, events_of, target_of
 from deployments.ingress.ids import derived_id
 from deployments.ingress.merging import merged
@@ -16,6 +15,7 @@ from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.openai import CompletionRequest
 from deployments.ingress.schemas.responses import Completion
 from deployments.ingress.services import Services, json_response
+from deployments.stores.content import invalid
 from deployments.types import GenerationRequest
 
 
@@ -61,9 +61,7 @@ def _plain_target(services: Services, body: CompletionRequest) -> Target:
     target = target_of(services.graph, body.model, None)
     if target.retrieval is not None:
         message = "models of collections answer chats: use /v1/chat/completions or /v1/inference"
-        error = InvalidRequest(message)
-        error.param = "model"
-        raise error
+        raise invalid(message, "model")
     return target
 
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from deployments.errors import InvalidRequest
 from deployments.ingress.generation import unknown_model
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
 from deployments.ingress.schemas.responses import Embeddings
 from deployments.ingress.services import Services, json_response
+from deployments.stores.content import invalid
 from deployments.types import Vectors
 
 
@@ -29,9 +29,8 @@ def embeddings_router(services: Services) -> APIRouter:
         timeout_s = services.args.request_timeout_s
         vectors, num_tokens = await services.graph.embed(body.texts(), timeout_s=timeout_s)
         if body.dimensions not in {None, vectors.shape[1]}:
-            error = InvalidRequest(f"the model's vectors have {vectors.shape[1]} dimensions")
-            error.param = "dimensions"
-            raise error
+            message = f"the model's vectors have {vectors.shape[1]} dimensions"
+            raise invalid(message, "dimensions")
         total = sum(num_tokens)
         services.metrics.count_tokens(total)
         embeddings = _encoded(vectors, is_base64=body.encoding_format == "base64")

@@ -12,10 +12,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from deployments.errors import InvalidRequest
+from deployments.stores.content import COLLECTION_NAME
 
 MAX_TEXT_CHARS = 1_000_000
-COLLECTION_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+COLLECTION_PATTERN = f"^{COLLECTION_NAME.pattern}$"
 MAX_FILTER_MEMBERS = 64
 
 
@@ -38,11 +38,9 @@ Unsupported = Annotated[
 """A field of the API that no engine here can serve: empty is accepted, all else refused."""
 
 
-def contradiction(param: str, message: str) -> InvalidRequest:
-    """Return the error for fields that do not go together; pydantic passes it through."""
-    error = InvalidRequest(message)
-    error.param = param
-    return error
+def one_or_many(value: Any) -> str:
+    """Tell the members of `x | list[x]` apart, so that an error names the right field."""
+    return "many" if isinstance(value, list) else "one"
 
 
 def no_nul(text: str) -> str:
@@ -76,8 +74,9 @@ Filter = Annotated[
     Field(max_length=MAX_FILTER_MEMBERS, description="Condition on the documents' metadata"),
     AfterValidator(_bounded_object),
 ]
+Scalar = str | int | float | bool | None
 Metadata = Annotated[
-    dict[str, str | int | float | bool | None],
-    Field(max_length=64, description="A flat JSON object"),
+    dict[str, Scalar | list[Scalar]],
+    Field(max_length=64, description="A flat JSON object: scalars and lists of scalars"),
     AfterValidator(_bounded_object),
 ]

@@ -10,9 +10,9 @@ from deployments.ingress.schemas.base import (
     Filter,
     Metadata,
     Schema,
-    contradiction,
     no_nul,
 )
+from deployments.stores.content import invalid
 from deployments.types import SearchRequest
 
 
@@ -61,7 +61,7 @@ class IndexDocument(Schema):
     def _has_one_content(self) -> "IndexDocument":
         if (self.text is None) == (self.file is None):
             message = "give exactly one of `text` and `file` for each document"
-            raise contradiction("documents", message)
+            raise invalid(message, "documents")
         return self
 
 
@@ -86,7 +86,7 @@ class IndexRequest(Schema):
     def _has_distinct_ids(self) -> "IndexRequest":
         ids = [document.id for document in self.documents if document.id is not None]
         if len(ids) != len(set(ids)):
-            raise contradiction("documents", "two documents have the same id")
+            raise invalid("two documents have the same id", "documents")
         return self
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from deployments.ingress.schemas.base import Schema
+from deployments.ingress.schemas.base import Schema, one_or_many
 from deployments.ingress.schemas.data import EmbeddedInput
 from deployments.ingress.schemas.messages import ModelId
 
@@ -17,14 +17,10 @@ def _refuse_tokens(value: Any) -> Any:
     return value
 
 
-def _kind_of_input(value: Any) -> str:
-    return "texts" if isinstance(value, list) else "text"
-
-
 Input = Annotated[
-    Annotated[EmbeddedInput, Tag("text")]
-    | Annotated[list[EmbeddedInput], Field(min_length=1, max_length=2048), Tag("texts")],
-    Discriminator(_kind_of_input),
+    Annotated[EmbeddedInput, Tag("one")]
+    | Annotated[list[EmbeddedInput], Field(min_length=1, max_length=2048), Tag("many")],
+    Discriminator(one_or_many),
     BeforeValidator(_refuse_tokens),
 ]
 

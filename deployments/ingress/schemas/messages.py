@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from deployments.ingress.schemas.base import MAX_TEXT_CHARS, Schema, Unsupported
+from deployments.ingress.schemas.base import MAX_TEXT_CHARS, Schema, Unsupported, one_or_many
 from deployments.types import Message, Role
 
 ModelId = Annotated[str, Field(min_length=1, max_length=200, description="id of `GET /v1/models`")]
@@ -19,10 +19,6 @@ class TextPart(Schema):
     text: Text
 
 
-def _kind_of_content(value: Any) -> str:
-    return "parts" if isinstance(value, list) else "text"
-
-
 def _only_text_parts(value: Any) -> Any:
     parts = value if isinstance(value, list) else []
     if any(isinstance(part, dict) and part.get("type") not in {"text", None} for part in parts):
@@ -33,8 +29,8 @@ def _only_text_parts(value: Any) -> Any:
 
 Parts = Annotated[list[TextPart], Field(min_length=1, max_length=256)]
 Content = Annotated[
-    Annotated[Text, Tag("text")] | Annotated[Parts, Tag("parts")],
-    Discriminator(_kind_of_content),
+    Annotated[Text, Tag("one")] | Annotated[Parts, Tag("many")],
+    Discriminator(one_or_many),
     BeforeValidator(_only_text_parts),
 ]
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from deployments.ingress.schemas.base import MAX_TEXT_CHARS, contradiction
+from deployments.ingress.schemas.base import MAX_TEXT_CHARS
 from deployments.ingress.schemas.messages import Messages, ModelId
 from deployments.ingress.schemas.sampling import (
     TOP_LOGPROBS,
@@ -12,6 +12,7 @@ from deployments.ingress.schemas.sampling import (
     RetrievalOptions,
     Sampling,
 )
+from deployments.stores.content import invalid
 from deployments.types import Grammar, Message, SamplingParams
 
 
@@ -46,10 +47,10 @@ class InferenceRequest(Sampling):
     @model_validator(mode="after")
     def _says_one_thing(self) -> "InferenceRequest":
         if (self.prompt is None) == (self.messages is None):
-            raise contradiction("prompt", "give exactly one of `prompt` and `messages`")
+            raise invalid("give exactly one of `prompt` and `messages`", "prompt")
         if self.format == "json" and self.response_format is not None:
             message = "give only one of `format` and `response_format`"
-            raise contradiction("format", message)
+            raise invalid(message, "format")
         return self
 
     def chat(self) -> tuple[Message, ...]:

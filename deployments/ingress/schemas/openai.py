@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from deployments.ingress.schemas.base import MAX_TEXT_CHARS, Schema, Unsupported, contradiction
+from deployments.ingress.schemas.base import MAX_TEXT_CHARS, Schema, Unsupported
 from deployments.ingress.schemas.messages import Messages, ModelId
 from deployments.ingress.schemas.sampling import (
     MAX_CHOICES,
@@ -18,6 +18,7 @@ from deployments.ingress.schemas.sampling import (
     RetrievalOptions,
     Sampling,
 )
+from deployments.stores.content import invalid
 from deployments.types import Message, SamplingParams
 
 Label = Annotated[str, Field(max_length=512)]
@@ -49,7 +50,7 @@ class OpenAISampling(Sampling):
     @model_validator(mode="after")
     def _has_a_stream(self) -> "OpenAISampling":
         if self.stream_options is not None and not self.stream:
-            raise contradiction("stream_options", "stream_options needs `stream: true`")
+            raise invalid("stream_options needs `stream: true`", "stream_options")
         return self
 
 
@@ -94,11 +95,11 @@ class ChatCompletionRequest(OpenAISampling):
     @model_validator(mode="after")
     def _agrees(self) -> "ChatCompletionRequest":
         if self.top_logprobs is not None and not self.logprobs:
-            raise contradiction("top_logprobs", "top_logprobs needs `logprobs: true`")
+            raise invalid("top_logprobs needs `logprobs: true`", "top_logprobs")
         given = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(given) > 1:
             message = "max_tokens and max_completion_tokens differ; give one of them"
-            raise contradiction("max_tokens", message)
+            raise invalid(message, "max_tokens")
         return self
 
     def chat(self) -> tuple[Message, ...]:
@@ -156,10 +157,10 @@ class CompletionRequest(OpenAISampling):
     @model_validator(mode="after")
     def _is_bounded(self) -> "CompletionRequest":
         if self.best_of is not None and self.best_of != self.num_choices:
-            raise contradiction("best_of", "best_of must equal n")
+            raise invalid("best_of must equal n", "best_of")
         if len(self.prompts()) * self.num_choices > MAX_CHOICES:
             message = f"prompts × n must not be more than {MAX_CHOICES}"
-            raise contradiction("n", message)
+            raise invalid(message, "n")
         return self
 
     def prompts(self) -> list[str | list[int]]:

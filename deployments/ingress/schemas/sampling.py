@@ -3,9 +3,10 @@
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
-from deployments.ingress.schemas.base import CollectionName, Filter, Schema, contradiction
+from deployments.ingress.schemas.base import CollectionName, Filter, Schema, one_or_many
+from deployments.stores.content import invalid
 from deployments.types import Grammar, Retrieval, SamplingParams
 
 MAX_SCHEMA_CHARS = 65_536
@@ -16,6 +17,10 @@ MIN_TOP_P = 1e-6
 
 StopString = Annotated[str, Field(min_length=1, max_length=128)]
 StopList = Annotated[list[StopString], Field(max_length=4)]
+Stop = Annotated[
+    Annotated[StopString, Tag("one")] | Annotated[StopList, Tag("many")],
+    Discriminator(one_or_many),
+]
 TokenId = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,8})$")]
 Bias = Annotated[float, Field(ge=-100, le=100)]
 MaxTokens = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -60,7 +65,7 @@ class JsonSchemaFormat(Schema):
     def _is_bounded(self) -> "JsonSchemaFormat":
         if len(self.grammar().source) > MAX_SCHEMA_CHARS:
             message = f"the schema is larger than {MAX_SCHEMA_CHARS} characters"
-            raise contradiction("response_format.json_schema.schema", message)
+            raise invalid(message, "response_format.json_schema.schema")
         return self
 
     def grammar(self) -> Grammar:
@@ -109,7 +114,7 @@ class Sampling(Schema):
     repetition_penalty: float | None = Field(default=None, ge=0.1, le=10)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    stop: StopString | StopList | None = None
+    stop: Stop | None = None
     seed: int | None = Field(default=None, ge=0, le=2**62)
     logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=300)] | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES, description="number of choices")
