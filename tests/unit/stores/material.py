@@ -13,7 +13,7 @@ from deployments.types import Document, EmbeddedText, IndexedDocument, Segment, 
 FORKSERVER = multiprocessing.get_context("forkserver")
 """Processes that start in milliseconds: their imports are done once."""
 
-FORKSERVER.set_forkserver_preload(["deployments.stores.keys", "tests.unit.stores.material"])
+FORKSERVER.set_forkserver_preload(["deployments.stores.keys", "tests.unit.stores.writer"])
 
 MODEL = "test-model"
 DIM = 8
