@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -44,6 +45,7 @@ class TransformersEngine:
         self._args = args
         self._waiting: dict[str, Waiting] = {}
         self._rate: deque[tuple[float, int]] = deque()
+        self._slots = itertools.count()
         self._is_failed = False
         self._batcher: Batcher | None = None
         self._thread: threading.Thread | None = None
@@ -134,24 +136,28 @@ class TransformersEngine:
         """Yield deltas as tokens come, then `Finished`; closing the iterator frees the slot."""
         max_tokens = self._admit(request)
         assert self._batcher is not None
-        waiting = self._waiting[request.id] = Waiting()
+        # Never a request's own id: a late cancel of its namesake would hit it.
+        slot = f"slot-{next(self._slots)}"
+        waiting = self._waiting[slot] = Waiting()
+        events = self._events(request, waiting, max_tokens)
         try:
             self._batcher.add_request(
                 list(request.token_ids),
-                request.id,
+                slot,
                 max_new_tokens=max_tokens,
                 streaming=True,
                 eos_token_id=list(self._loaded.eos_token_ids),
             )
-            async for event in self._events(request, waiting, max_tokens):
+            async for event in events:
                 yield event
         finally:
-            del self._waiting[request.id]
-            self._batcher.cancel_request(request.id)
+            await events.aclose()
+            del self._waiting[slot]
+            self._batcher.cancel_request(slot)
 
     async def _events(
         self, request: EngineRequest, waiting: Waiting, max_tokens: int
-    ) -> AsyncIterator[Delta | Finished]:
+    ) -> AsyncGenerator[Delta | Finished]:
         text = TextStream(self._codec.decode, request.sampling.stop)
         num_read = 0
         while True:
