@@ -29,7 +29,7 @@ def test_every_documented_route_needs_a_key(stack: Stack) -> None:
                     assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
-@pytest.mark.parametrize("key", ["", "rs_x_y", "x" * 5000, "rs_" + "0" * 32 + "_" + "A" * 43])
+@pytest.mark.parametrize("key", ["x", "rs_x_y", "x" * 5000, "rs_" + "0" * 32 + "_" + "A" * 43])
 def test_wrong_keys_are_refused_alike(stack: Stack, key: str) -> None:
     headers = {"authorization": f"Bearer {key}"}
     answer = httpx.get(f"{stack.url}/v1/models", headers=headers)
