@@ -16,7 +16,7 @@ LONG = "x" * 2000  # 2,000 fake tokens of 20 ms: longer than any test here waits
 
 def chat(content: str, *, stream: bool = True, **options: object) -> dict[str, object]:
     messages = [{"role": "user", "content": content}]
-    return {"model": "fake", "messages": messages, "stream": stream, "max_tokens": 3000, **options}
+    return {"model": "fake", "messages": messages, "stream": stream, "max_tokens": 2000, **options}
 
 
 def gauge(client: httpx.Client, name: str) -> float:
