@@ -117,7 +117,7 @@ class FakeEngine:
                 reason = "length"
             if reason:
                 released += text.flush()
-            logprobs = _logprobs(token, request.sampling)
+            logprobs = () if token == EOS else _logprobs(token, request.sampling)
             if released or logprobs:
                 yield Delta(released, logprobs=logprobs)
             if reason:
