@@ -16,7 +16,7 @@ PROBE_TIMEOUT_S = 20.0
 
 
 class Embedder:
-    """One model in one process; `__init__` is awaited by Serve, elsewhere call `start`."""
+    """One model in one process. It loads on first use, which in Serve is the first health check."""
 
     def __init__(self, args: EmbedderArgs) -> None:
         self._engine = create(args)
@@ -60,8 +60,9 @@ class Embedder:
         """Embed one word. A full queue is no illness.
 
         Raises:
-            EngineFailed: the engine is dead, or did not answer in time.
+            EngineFailed: the engine does not load, is dead, or did not answer in time.
         """
+        await self.start()
         try:
             await asyncio.wait_for(self.embed(["health"]), PROBE_TIMEOUT_S)
         except Overloaded:
