@@ -71,25 +71,6 @@ def test_write_that_raises_leaves_nothing(database: Database):
         assert connection.execute(select(schema.keys)).all() == []
 
 
-def test_writers_of_many_threads_take_turns(database: Database):
-    def increase() -> None:
-        for _ in range(20):
-            with database.write() as connection:
-                (count,) = connection.execute(text("SELECT n FROM counter")).one()
-                connection.execute(text("UPDATE counter SET n = :n"), {"n": count + 1})
-
-    with database.write() as connection:
-        connection.execute(text("CREATE TABLE counter (n INTEGER)"))
-        connection.execute(text("INSERT INTO counter VALUES (0)"))
-    threads = [threading.Thread(target=increase) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with database.read() as connection:
-        assert connection.execute(text("SELECT n FROM counter")).scalar_one() == 80
-
-
 # --- SQLite -----------------------------------------------------------------------------------
 
 
@@ -112,6 +93,25 @@ def test_sqlite_connection_is_durable_and_strict(tmp_path: Path):
         found = {name: connection.execute(text(f"PRAGMA {name}")).scalar() for name in wanted}
     assert found == wanted
     database.close()
+
+
+def test_sqlite_writers_of_many_threads_take_turns(database: Database):
+    def increase() -> None:
+        for _ in range(20):
+            with database.write() as connection:
+                (count,) = connection.execute(text("SELECT n FROM counter")).one()
+                connection.execute(text("UPDATE counter SET n = :n"), {"n": count + 1})
+
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE counter (n INTEGER)"))
+        connection.execute(text("INSERT INTO counter VALUES (0)"))
+    threads = [threading.Thread(target=increase) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert connection.execute(text("SELECT n FROM counter")).scalar_one() == 80
 
 
 def test_sqlite_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch):

@@ -16,7 +16,7 @@ from deployments.stores.search import Searcher
 from deployments.types import SearchRequest
 from tests.unit.stores.material import MODEL, doc, put, vector
 
-RUN_S = 1.5
+RUN_S = 0.8
 NUM_DOCUMENTS = 5
 
 

@@ -138,5 +138,5 @@ def test_replicas_find_what_is_stored(monkeypatch):
     monkeypatch.setattr(documents, "LOG_LENGTH", 3)
     run_state_machine_as_test(
         Replicas,
-        settings=settings(max_examples=15, stateful_step_count=25, deadline=None),
+        settings=settings(max_examples=10, stateful_step_count=25, deadline=None),
     )

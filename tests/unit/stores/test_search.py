@@ -269,7 +269,7 @@ def test_search_reads_the_database_twice(database: Database, searcher: Searcher)
         database._engine, "before_cursor_execute", lambda *args: statements.append(args[2])
     )
     find(searcher)
-    assert [s.split()[0] for s in statements] == ["BEGIN", "SELECT"] * 2
+    assert [s.split()[0] for s in statements if s != "BEGIN"] == ["SELECT"] * 2
 
 
 def test_vectors_survive_the_database_bit_for_bit(database: Database, searcher: Searcher):
