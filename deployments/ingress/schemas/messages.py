@@ -21,7 +21,7 @@ class TextPart(Schema):
 
 def _only_text_parts(value: Any) -> Any:
     parts = value if isinstance(value, list) else []
-    if any(isinstance(part, dict) and part.get("type") not in {"text", None} for part in parts):
+    if any(isinstance(part, dict) and part.get("type") not in ("text", None) for part in parts):
         message = "only content parts of type `text` are supported"
         raise PydanticCustomError("unsupported", message)
     return value

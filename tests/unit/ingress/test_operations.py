@@ -1,0 +1,117 @@
+"""Health, readiness, documentation, and the whole surface under generated requests."""
+
+import re
+
+import httpx
+import schemathesis
+from hypothesis import HealthCheck, settings
+
+from deployments.config import IngressArgs
+from deployments.errors import EngineFailed
+from deployments.ingress.app import build_app
+from deployments.ingress.openapi import BODIES
+from deployments.types import Document
+from tests.unit.ingress.conftest import AUTH, Build, FakeKeys, extract, in_process
+from tests.unit.ingress.fake_graph import FakeGraph
+
+
+async def test_health_needs_no_graph(client: httpx.AsyncClient, graph: FakeGraph) -> None:
+    graph.error = EngineFailed("lost")
+    assert (await client.get("/v1/health")).json() == {"status": "ok"}
+
+
+async def test_ready_tells_each_part(build: Build, graph: FakeGraph) -> None:
+    async with in_process(build()) as client:
+        ready = await client.get("/v1/health/ready")
+    assert ready.json() == {"status": "ready", "parts": {"generator": True, "retriever": True}}
+    graph.parts = {"generator": False, "retriever": True}
+    async with in_process(build()) as client:
+        unready = await client.get("/v1/health/ready")
+    assert (unready.status_code, unready.json()["status"]) == (503, "unready")
+    graph.error = EngineFailed("lost")
+    async with in_process(build()) as client:
+        assert (await client.get("/v1/health/ready")).status_code == 503
+
+
+async def test_ready_asks_the_graph_rarely(client: httpx.AsyncClient, graph: FakeGraph) -> None:
+    await client.get("/v1/health/ready")
+    graph.parts = {"generator": False}
+    assert (await client.get("/v1/health/ready")).status_code == 200
+
+
+async def test_metrics_come_from_the_given_source(graph: FakeGraph) -> None:
+    async def source() -> bytes:
+        return b"cluster_metric 1\n"
+
+    app = build_app(graph, FakeKeys(), IngressArgs(), extract=extract, metrics_source=source)
+    async with in_process(app) as client:
+        assert (await client.get("/v1/metrics")).text == "cluster_metric 1\n"
+
+
+async def test_docs_bring_every_asset_and_allow_no_other(client: httpx.AsyncClient) -> None:
+    page = await client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    policy = page.headers["content-security-policy"]
+    assert "script-src 'self';" in policy
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(assets) == 4
+    for asset in assets:
+        response = await client.get(f"/{asset}")
+        assert response.status_code == 200
+        assert len(response.content) > 100
+    assert "<script>" not in page.text
+    for path in ("/docs/nope", "/docs/..%2f..%2fapp.py", "/docs/__init__.py"):
+        assert (await client.get(path)).status_code == 404
+
+
+async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
+    description = (await client.get("/openapi.json")).json()
+    operations = {
+        f"{method.upper()} {path}": operation
+        for path, methods in description["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert len(operations) == 18
+    ids = [operation["operationId"] for operation in operations.values()]
+    assert len(set(ids)) == len(ids)
+    assert all(operation["summary"] for operation in operations.values())
+    chat = operations["POST /v1/chat/completions"]
+    assert {"200", "400", "401", "404", "413", "500", "502", "503", "504"} == set(chat["responses"])
+    assert "text/event-stream" in chat["responses"]["200"]["content"]
+    assert description["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
+    assert operations["GET /v1/health"]["security"] == []
+    assert "422" not in operations["GET /v1/models/{model}"]["responses"]
+    references = set(re.findall(r"#/components/schemas/([A-Za-z_]+)", str(description)))
+    assert references <= set(description["components"]["schemas"])
+    bodies = [o["requestBody"] for o in operations.values() if "requestBody" in o]
+    assert len(bodies) == 8
+
+
+def _described_app() -> object:
+    graph = FakeGraph()
+    graph.stored["docs"] = {"d1": Document(id="d1", text="Ray Serve", title="Ray")}
+    return build_app(graph, FakeKeys(), IngressArgs(), extract=extract)
+
+
+schema = schemathesis.openapi.from_asgi("/openapi.json", _described_app())
+
+
+@schema.parametrize()
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_surface_keeps_its_promises(case: schemathesis.Case) -> None:
+    checks = schemathesis.checks
+    case.call_and_validate(
+        headers=AUTH,
+        checks=[
+            checks.not_a_server_error,
+            checks.CHECKS.get_one("status_code_conformance"),
+            checks.CHECKS.get_one("content_type_conformance"),
+            checks.CHECKS.get_one("response_schema_conformance"),
+        ],
+    )
+
+
+def test_openapi_examples_are_valid_requests() -> None:
+    for body in BODIES:
+        for example in body.model_json_schema()["examples"]:
+            assert body.model_validate(example)
