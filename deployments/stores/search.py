@@ -83,7 +83,11 @@ class Searcher:
             return chunks
         with self._pinned(request.collection) as (connection, follower):
             hits = self._rank(follower, request, query, embedding_model)
-            return _fetch(connection, follower, hits)
+            chunks = _fetch(connection, follower, hits)
+        if len(chunks) < len(hits):
+            self.followers.drop(request.collection)
+            raise StoreUnavailable("the index disagreed with the database and is built again")
+        return chunks
 
     def _follower(self, request: SearchRequest) -> Follower:
         """Return a follower that has every change committed before the call."""

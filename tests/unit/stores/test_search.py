@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import event
 
 from deployments.config import RetrieverArgs
-from deployments.errors import CollectionNotFound, Conflict, InvalidRequest
+from deployments.errors import CollectionNotFound, Conflict, InvalidRequest, StoreUnavailable
 from deployments.stores import documents
 from deployments.stores import search as module
 from deployments.stores.collections import CollectionStore
@@ -259,6 +259,19 @@ def test_write_between_ranking_and_fetching_is_seen_whole(
 
     monkeypatch.setattr(Follower, "search", search)
     assert {chunk.text for chunk in find(searcher)} == {"newer", "kept"}
+
+
+def test_index_that_disagrees_with_the_database_is_built_again(
+    database: Database, searcher: Searcher
+):
+    put(database, [doc("1"), doc("2")])
+    find(searcher)
+    put(database, [doc("1", "new text")])
+    (follower,) = searcher.followers.all()
+    follower._sequence = 2  # as if it had followed
+    with pytest.raises(StoreUnavailable):
+        find(searcher)
+    assert {chunk.text for chunk in find(searcher)} == {"some text", "new text"}
 
 
 def test_search_reads_the_database_twice(database: Database, searcher: Searcher):
