@@ -62,7 +62,7 @@ def describe(
     if answer is not None:
         success["model"] = answer
     if is_stream:
-        success["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        success["content"] = {"text/event-stream": {}}
     extra: dict[str, Any] = {"security": []} if is_public else {}
     if body is not None:
         schema = {"$ref": REF.format(model=body.__name__)}
