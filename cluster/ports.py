@@ -1,23 +1,41 @@
 """Free TCP ports on loopback, and whether a given one can be bound."""
 
 import errno
+import random
 import socket
-from contextlib import ExitStack
 
 from cluster.errors import OperatorError
 
 LOOPBACK = "127.0.0.1"
+# Above Ray's worker ports (10002 to 19999), below Serve's direct ingress (30000) and the ports
+# that the kernel hands to outgoing connections, which could take one before it is listened on.
+FIRST_PORT, LAST_PORT = 20_000, 29_999
 
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` different ports that nothing listens on right now."""
-    with ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            probe = stack.enter_context(socket.socket())
-            probe.bind((LOOPBACK, 0))
-            ports.append(int(probe.getsockname()[1]))
-        return ports
+    """Return `count` different ports that nothing listens on right now.
+
+    Raises:
+        OperatorError: there are not that many.
+    """
+    # Random, so that two installations that start at once hardly ever choose the same.
+    candidates = random.sample(range(FIRST_PORT, LAST_PORT + 1), 1000)
+    ports: list[int] = []
+    for port in candidates:
+        if len(ports) == count:
+            return ports
+        if _is_free(port):
+            ports.append(port)
+    raise OperatorError(f"no free ports between {FIRST_PORT} and {LAST_PORT}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return False
+        return True
 
 
 def check_free(host: str, port: int) -> None:

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from cluster.errors import OperatorError
-from cluster.state import StateFolder, is_up, write_private
+from cluster.state import StateFolder, supervisor_pid, write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ def running_record(state: StateFolder) -> RunRecord:
     Raises:
         OperatorError: nothing runs on this state folder.
     """
-    record = read_record(state) if is_up(state) else None
+    record = read_record(state) if supervisor_pid(state) else None
     if record is None:
         raise OperatorError(f"no cluster is up on {state.path}: start one with `ragserve up`")
     return record

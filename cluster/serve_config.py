@@ -7,8 +7,6 @@ from typing import Any, Union
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from ray.serve.config import AutoscalingConfig
-from ray.serve.schema import ServeDeploySchema
 
 from cluster.errors import OperatorError
 from cluster.ports import LOOPBACK
@@ -34,6 +32,8 @@ def load_config(path: Path) -> dict[str, Any]:
 
 def problems_of(config: object) -> list[str]:
     """Return everything wrong with a parsed configuration, each with its place; [] if nothing."""
+    from ray.serve.schema import ServeDeploySchema  # seconds that other commands need not wait
+
     if not isinstance(config, dict):
         return ["the file holds no mapping"]
     unknown = list(_unknown_keys(config, ServeDeploySchema, ""))
@@ -68,6 +68,8 @@ def _unknown_keys(value: Any, model: type[BaseModel], place: str) -> typing.Iter
 
 def _model_of(key: str, annotation: Any) -> type[BaseModel] | None:
     """Return the model that a field's mapping (or each of its list's mappings) has to follow."""
+    from ray.serve.config import AutoscalingConfig
+
     if key == "autoscaling_config":
         return AutoscalingConfig
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -99,18 +99,27 @@ def write_private(path: Path, text: str) -> None:
 @contextmanager
 def exclusive(state: StateFolder) -> Iterator[bool]:
     """Hold the lock of the running cluster; yields False when another process holds it."""
-    with state.lock_file.open("a") as file:
+    descriptor = os.open(state.lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+    with os.fdopen(descriptor, "r+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield True
 
 
-def is_up(state: StateFolder) -> bool:
-    """Return whether a supervisor runs on this folder."""
-    if not state.lock_file.exists():
-        return False
-    with exclusive(state) as free:
-        return not free
+def supervisor_pid(state: StateFolder) -> int | None:
+    """Return the process id of the supervisor that runs on this folder, or None."""
+    try:
+        with state.lock_file.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return int(file.read() or 0) or None
+    except FileNotFoundError:
+        pass
+    return None

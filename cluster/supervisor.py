@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import httpx
 
+from cluster.detach import python_path
 from cluster.edge import Edge, EdgeOptions
 from cluster.errors import OperatorError
 from cluster.ports import LOOPBACK, free_ports
@@ -95,25 +96,21 @@ class Supervisor:
     def _environment(self) -> dict[str, str]:
         state = self._plan.state
         env = ray_environment(state, self._ports, self._run_id, os.environ)
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
-        env["PYTHONPATH"] = os.pathsep.join([*paths, *([] if root in paths else [root])])
+        env["PYTHONPATH"] = python_path(env.get("PYTHONPATH", ""))
         # Ray's workers find `python` and console scripts of this virtual environment first.
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
         return env | serve_environment(self._plan.mode, state.edge)
 
-    def run(self, on_ready: Callable[[], None]) -> None:
-        """Start, call `on_ready`, and watch until a signal comes; then end everything.
+    def run(self, prepare: Callable[[], None], on_ready: Callable[[], None]) -> None:
+        """Prepare, start, call `on_ready`, and watch until a signal comes; then end everything.
 
         Raises:
             OperatorError: something could not be started, or died too often.
         """
         with signals_as_exceptions():
             try:
-                end_survivors(self._plan.state.installation)
-                self._publish("starting")
-                self._start_ray()
-                self._start_edge()
+                with self._view.progress():
+                    self._start(prepare)
                 self._publish("ready")
                 on_ready()
                 self._watch()
@@ -122,6 +119,15 @@ class Supervisor:
             finally:
                 ignore_signals()
                 self._stop()
+
+    def _start(self, prepare: Callable[[], None]) -> None:
+        left = end_survivors(self._plan.state.installation)
+        if left:
+            self._view.warn(f"ended {left} processes that an earlier run had left")
+        self._publish("starting")
+        prepare()
+        self._start_ray()
+        self._start_edge()
 
     def _publish(self, phase: str) -> None:
         self._record = replace(self._record, phase=phase)

@@ -24,7 +24,7 @@ class EmbedderStats:
 
 
 class Embedder:
-    """One model in one process; `__init__` is awaited by Serve, elsewhere call `start`."""
+    """One model in one process. It loads on first use, which in Serve is the first health check."""
 
     def __init__(self, args: EmbedderArgs) -> None:
         self._engine = create(args)
@@ -68,7 +68,7 @@ class Embedder:
         """Embed one word; the first check waits for the model. A full queue is no illness.
 
         Raises:
-            EngineFailed: the engine is dead, or did not answer in time.
+            EngineFailed: the engine does not load, is dead, or did not answer in time.
         """
         await self.start()
         try:

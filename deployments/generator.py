@@ -60,7 +60,10 @@ class Generator:
             Overloaded: the engine's queue is full.
             EngineFailed: the engine died.
         """
-        self._engine.check(request.sampling)
+        if request.sampling.grammar is None:
+            self._engine.check(request.sampling)
+        else:  # compiling a grammar takes a while
+            await asyncio.to_thread(self._engine.check, request.sampling)
         token_ids, num_passages = await self._prompt(request)
         max_tokens = self._max_tokens(len(token_ids), request.sampling.max_tokens)
         sampling = replace(request.sampling, max_tokens=max_tokens)

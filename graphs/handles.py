@@ -7,8 +7,8 @@ It does not know what is called or why.
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, cast
 
 import grpc
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
@@ -21,6 +21,9 @@ log = logging.getLogger("ray.serve")
 
 DEFAULT_RETRY_AFTER_S = 1
 
+Response = DeploymentResponse[Any] | DeploymentResponseGenerator[Any]
+"""What `handle.method.remote()` returns as Ray types it; the caller knows which of the two."""
+
 
 class Deadline:
     """The instant at which a request's work must have ended, on the event loop's clock."""
@@ -29,7 +32,7 @@ class Deadline:
         self.at = asyncio.get_running_loop().time() + timeout_s
 
 
-async def call(response: DeploymentResponse[Any], deadline: Deadline) -> Any:
+async def call(response: Response, deadline: Deadline) -> Any:
     """Await a handle call; stop the replica's work when the deadline or a cancellation comes.
 
     Raises:
@@ -38,20 +41,18 @@ async def call(response: DeploymentResponse[Any], deadline: Deadline) -> Any:
     """
     try:
         async with asyncio.timeout_at(deadline.at):
-            return await response
+            return await cast("DeploymentResponse[Any]", response)
     except TimeoutError:
-        response.cancel()
+        cancel(response)
         raise DeadlineExceeded("the request did not finish before its deadline") from None
     except asyncio.CancelledError:
-        response.cancel()
+        cancel(response)
         raise
     except Exception as exc:
         raise translate(exc) from exc
 
 
-async def stream(
-    response: DeploymentResponseGenerator[Any], deadline: Deadline
-) -> AsyncIterator[Any]:
+async def stream(response: Response, deadline: Deadline) -> AsyncGenerator[Any]:
     """Yield a streaming call's items; closing the iterator stops the replica's work.
 
     Raises:
@@ -63,11 +64,11 @@ async def stream(
     def expire() -> None:
         nonlocal has_expired
         has_expired = True
-        response.cancel()
+        cancel(response)
 
     timer = asyncio.get_running_loop().call_at(deadline.at, expire)
     try:
-        async for item in response:
+        async for item in cast("DeploymentResponseGenerator[Any]", response):
             yield item
     except Exception as exc:
         if has_expired:
@@ -75,7 +76,7 @@ async def stream(
         raise translate(exc) from exc
     finally:
         timer.cancel()
-        response.cancel()
+        cancel(response)
 
 
 async def call_all(handle: DeploymentHandle[Any], method: str, deadline: Deadline) -> list[Any]:
@@ -88,6 +89,11 @@ async def call_all(handle: DeploymentHandle[Any], method: str, deadline: Deadlin
     except Exception as exc:
         raise translate(exc) from exc
     return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def cancel(response: Response) -> None:
+    """Stop the replica's work on a call; nothing happens when it has ended."""
+    response.cancel()  # type: ignore[no-untyped-call]
 
 
 def translate(exc: Exception) -> RagError:

@@ -92,10 +92,11 @@ def _added_up(pages: Sequence[bytes]) -> list[Metric]:
     sums: dict[tuple[str, str, tuple[tuple[str, str], ...]], float] = defaultdict(float)
     for page in pages:
         for family in text_string_to_metric_families(page.decode()):
+            if family.name.endswith("_created"):  # when a counter began: cannot be added up
+                continue
             families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
-                if not sample.name.endswith("_created"):
-                    sums[family.name, sample.name, tuple(sample.labels.items())] += sample.value
+                sums[family.name, sample.name, tuple(sample.labels.items())] += sample.value
     for (family_name, sample_name, labels), value in sums.items():
         families[family_name].add_sample(sample_name, dict(labels), value)
     return list(families.values())

@@ -6,20 +6,20 @@ three handle calls.
 
 import asyncio
 import dataclasses
-from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any, cast
 
-from deployments.embedder import Embedder
-from deployments.generator import Generator
-from deployments.ingress.replica import Ingress
-from deployments.retriever import Retriever
 from pydantic import Field
 from ray import serve
-from ray.serve import Application
+from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
 from deployments.config import Args, EmbedderArgs, GeneratorArgs, IngressArgs, RetrieverArgs
+from deployments.embedder import Embedder
 from deployments.errors import InvalidRequest, RagError
+from deployments.generator import Generator
+from deployments.ingress.replica import Ingress
+from deployments.retriever import Retriever
 from deployments.types import (
     AnswerEvent,
     Delta,
@@ -83,13 +83,13 @@ class RagGraph(Corpus):
 
     def generate(
         self, request: GenerationRequest, *, timeout_s: float
-    ) -> AsyncIterator[AnswerEvent]:
+    ) -> AsyncGenerator[AnswerEvent]:
         """Yield `PromptAccepted`, then each choice's deltas and `Finished`, interleaved."""
         return stream(self._generate.remote(request), Deadline(timeout_s))
 
     async def answer(
         self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
-    ) -> AsyncIterator[AnswerEvent]:
+    ) -> AsyncGenerator[AnswerEvent]:
         """Answer from a collection: as `generate`, with one `Sources` after `PromptAccepted`.
 
         With no passage above the least score the model is not asked: the answer says so.
@@ -127,7 +127,7 @@ class RagGraph(Corpus):
     async def metrics(self, *, timeout_s: float) -> bytes:
         """Return the cluster's metrics in Prometheus' text format."""
         deadline = Deadline(timeout_s)
-        ingress = serve.get_deployment_handle("Ingress", serve.context.get_app_name())
+        ingress = serve.get_deployment_handle("Ingress", serve.get_replica_context().app_name)
         return cluster_metrics(
             generators=await call_all(self._generator, "stats", deadline),
             embedders=await call_all(self._embedder, "stats", deadline),
@@ -168,11 +168,15 @@ def _question(request: GenerationRequest) -> str:
 
 def build(args: RagArgs) -> Application:
     """Compose the application; how much of each part runs is said in the YAML's `deployments`."""
-    return serve.deployment(Ingress, name="Ingress").bind(
+    return _deployment(Ingress).bind(
         args.ingress,
         RagGraph,
         args,
-        generator=serve.deployment(Generator, name="Generator").bind(args.generator),
-        embedder=serve.deployment(Embedder, name="Embedder").bind(args.embedder),
-        retriever=serve.deployment(Retriever, name="Retriever").bind(args.retriever),
+        generator=_deployment(Generator).bind(args.generator),
+        embedder=_deployment(Embedder).bind(args.embedder),
+        retriever=_deployment(Retriever).bind(args.retriever),
     )
+
+
+def _deployment(replica: type) -> Deployment:
+    return cast("Deployment", serve.deployment(replica, name=replica.__name__))

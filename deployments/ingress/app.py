@@ -56,6 +56,7 @@ def build_app(
     extract: Extract,
     metrics: Metrics | None = None,
     metrics_source: MetricsSource | None = None,
+    is_behind_serve: bool = False,
 ) -> App:
     """Return the ASGI application.
 
@@ -66,6 +67,7 @@ def build_app(
         extract: turns uploaded files into text.
         metrics: where this process counts; by default a registry of its own.
         metrics_source: what `GET /v1/metrics` shows; by default this process's own counters.
+        is_behind_serve: whether Serve names the requests, and echoes their names.
     """
     metrics = metrics or Metrics()
     own = metrics
@@ -76,7 +78,7 @@ def build_app(
     services = Services(graph, args, metrics, extract, metrics_source or own_metrics)
     app = _routes(services)
     _map_errors(app)
-    return Gate(app, keys, args, metrics)
+    return Gate(app, keys, args, metrics, is_behind_serve=is_behind_serve)
 
 
 def _routes(services: Services) -> FastAPI:

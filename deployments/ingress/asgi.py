@@ -25,11 +25,15 @@ def header(scope: Scope, name: bytes) -> str:
 
 
 class Exchange:
-    """The response of one request on its way out: adds our headers, remembers how far it got."""
+    """The response of one request on its way out: adds our headers, remembers how far it got.
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    With `is_id_echoed` somebody outside (Serve) writes the request's id into the response.
+    """
+
+    def __init__(self, send: Send, request_id: str, *, is_id_echoed: bool) -> None:
         self._send = send
         self.request_id = request_id
+        self._is_id_echoed = is_id_echoed
         self.status = 0
         self.is_complete = False
 
@@ -45,4 +49,6 @@ class Exchange:
     def _with_ours(self, headers: Any) -> list[tuple[bytes, bytes]]:
         given = {name for name, _ in headers}
         ours = [(name, value) for name, value in SAFE_HEADERS.items() if name not in given]
-        return [*headers, *ours, (b"x-request-id", self.request_id.encode())]
+        if not self._is_id_echoed:
+            ours.append((b"x-request-id", self.request_id.encode()))
+        return [*headers, *ours]

@@ -3,11 +3,12 @@
 Plain ASGI. It does not know routes beyond those that need no key.
 """
 
+import re
 import time
 
 from deployments.config import IngressArgs
 from deployments.errors import Overloaded, RagError
-from deployments.ingress.asgi import App, Exchange, Receive, Scope, Send
+from deployments.ingress.asgi import App, Exchange, Receive, Scope, Send, header
 from deployments.ingress.auth import KeyVerifier, bearer_of
 from deployments.ingress.body import BodyReader, ClientGone, call_while_connected
 from deployments.ingress.errors import error_body, error_headers
@@ -17,18 +18,32 @@ from deployments.stores.ids import new_id
 
 PUBLIC = frozenset({"/v1/health", "/v1/health/ready", "/docs", "/openapi.json"})
 PUBLIC_PREFIX = "/docs/"
+REQUEST_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
 class Gate:
-    """Wraps the application. A key is checked before a byte of the body is read."""
+    """Wraps the application. A key is checked before a byte of the body is read.
 
-    def __init__(self, app: App, keys: KeyVerifier, args: IngressArgs, metrics: Metrics) -> None:
+    With `is_behind_serve` the request's id is the one that the edge or Serve gave it, so that its
+    logs and ours agree; otherwise it is new, whatever the client says.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        keys: KeyVerifier,
+        args: IngressArgs,
+        metrics: Metrics,
+        *,
+        is_behind_serve: bool = False,
+    ) -> None:
         self._app = app
         self._keys = keys
         self._bodies = BodyReader(args.max_body_bytes, args.request_timeout_s)
         self._max_in_flight = args.max_requests_in_flight
         self._in_flight = 0
         self._metrics = metrics
+        self._is_behind_serve = is_behind_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; nothing that it raises leaves here."""
@@ -36,7 +51,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        exchange = Exchange(send, new_id("req"))
+        exchange = self._exchange(scope, send)
         state = {"request_id": exchange.request_id, "started": started}
         scope["state"] = {**scope.get("state", {}), **state}
         try:
@@ -54,6 +69,12 @@ class Gate:
             self._metrics.count_request(
                 route, scope["method"], exchange.status or CLIENT_GONE, duration_s
             )
+
+    def _exchange(self, scope: Scope, send: Send) -> Exchange:
+        given = header(scope, b"x-request-id") if self._is_behind_serve else ""
+        if REQUEST_ID.fullmatch(given):
+            return Exchange(send, given, is_id_echoed=True)
+        return Exchange(send, new_id("req"), is_id_echoed=False)
 
     async def _admit(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))

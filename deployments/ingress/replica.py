@@ -49,6 +49,7 @@ class Ingress:
             extract=extract_in_child,
             metrics=self._metrics,
             metrics_source=self._cluster_metrics,
+            is_behind_serve=True,
         )
 
     def metrics(self) -> bytes:

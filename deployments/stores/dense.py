@@ -76,6 +76,7 @@ class DenseIndex:
             query: float32[dim], L2-normalised.
             limit: at least 1.
         """
+        faiss.omp_set_num_threads(1)  # of this thread; one query is not worth waking others for
         selector = faiss.IDSelectorBitmap(self._mask)
         parameters = faiss.SearchParameters(sel=selector)
 
@@ -93,6 +94,7 @@ class DenseIndex:
         assert len(rows) == len(numbers)
         scores = np.empty(len(rows), dtype=np.float32)
         x, out, ids = (faiss.swig_ptr(array) for array in (query, scores, rows))
+        faiss.omp_set_num_threads(1)
         if len(rows):
             self._index.compute_distance_subset(1, x, len(rows), out, ids)
         return _cosines(scores)

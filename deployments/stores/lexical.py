@@ -41,8 +41,9 @@ class LexicalIndex:
         """Prepare a change; nothing shows yet."""
         if self._writer is None:
             self._writer = self._index.writer(WRITER_BYTES, 1)
-        for number in removed.tolist():
-            self._writer.delete_documents_by_term("number", number)
+        if len(removed):  # by query: deletion by term takes every integer for a signed one
+            gone = Query.term_set_query(self._schema, "number", removed.tolist())
+            self._writer.delete_documents_by_query(gone)
         for number, text in zip(numbers.tolist(), texts, strict=True):
             fields = {"number": number, "terms": " ".join(document_tokens(text))}
             self._writer.add_document(tantivy.Document.from_dict(fields, self._schema))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
@@ -30,6 +30,20 @@ MAX_REPLACEMENTS = 5
 """How often a collection may be deleted and created again while one search waits for it."""
 
 PAGE = 500
+
+STORED_CHUNKS = (
+    select(
+        *schema.chunks.c["number", "id", "document_id"],
+        schema.documents.c.title,
+        *schema.chunks.c["text", "start", "end"],
+        schema.documents.c.metadata,
+    )
+    .join(schema.documents)
+    .where(
+        schema.chunks.c.collection_id == bindparam("collection_id"),
+        schema.chunks.c.number.in_(bindparam("numbers", expanding=True)),
+    )
+)
 
 Query = NDArray[np.float32]
 
@@ -144,34 +158,23 @@ def _check(request: SearchRequest, query: Query | None) -> None:
 
 def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> list[ScoredChunk]:
     """Return those hits that are still stored, best first, equal scores by chunk id."""
-    chunks, documents = schema.chunks, schema.documents
-    statement = select(
-        chunks.c.number,
-        chunks.c.id,
-        chunks.c.document_id,
-        chunks.c.start,
-        chunks.c.end,
-        documents.c.title,
-        documents.c.metadata,
-        chunks.c.text,
-    ).join(documents)
-    statement = statement.where(chunks.c.collection_id == follower.collection_id)
     found = []
     for first in range(0, len(hits), PAGE):
         page = {hit.number: hit for hit in hits[first : first + PAGE]}
-        for row in connection.execute(statement.where(chunks.c.number.in_(page))):
-            hit = page[row.number]
+        parameters = {"collection_id": follower.collection_id, "numbers": list(page)}
+        for number, *fields, metadata in connection.execute(STORED_CHUNKS, parameters):
+            chunk_id, document_id, title, text, start, end = fields
             found.append(
                 ScoredChunk(
-                    chunk_id=row.id,
-                    document_id=row.document_id,
-                    title=row.title,
-                    text=row.text,
-                    start=row.start,
-                    end=row.end,
-                    score=hit.score,
-                    cosine=hit.cosine,
-                    metadata=row.metadata,
+                    chunk_id=chunk_id,
+                    document_id=document_id,
+                    title=title,
+                    text=text,
+                    start=start,
+                    end=end,
+                    score=page[number].score,
+                    cosine=page[number].cosine,
+                    metadata=metadata,
                 )
             )
     return sorted(found, key=lambda chunk: (-chunk.score, chunk.chunk_id))

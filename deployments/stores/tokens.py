@@ -16,35 +16,42 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 _UNSPACED += "\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _INDIC = "\u0900-\u0963\u0966-\u0dff"  # vowel signs are no word characters to Python's `re`
 _SYMBOL = "[\u2600-\u27bf\U0001f000-\U0001faff]"  # emoji: each is a word of its own
-_TOKEN = re.compile(rf"(?P<run>[{_UNSPACED}]+)|{_SYMBOL}|(?:(?![{_UNSPACED}_])[\w{_INDIC}])+")
+_ASCII_WORD = re.compile("[a-z0-9]+")
+_TOKEN = re.compile(rf"([{_UNSPACED}]+)|{_SYMBOL}|(?:[^\W_{_UNSPACED}]+|[{_INDIC}]+)+")
 
 _KEPT_MARKS = (7, 8, 9)
 """Combining classes that change a letter: nukta, kana voicing, virama."""
 
 
 def tokens(text: str) -> Iterator[str]:
-    """Yield the index terms of a text, in order, repeated as often as they occur."""
-    for match in _TOKEN.finditer(_folded(text)):
-        token = match.group()
-        if match.lastgroup != "run":
-            yield token[:MAX_WORD_LENGTH]
-        elif len(token) == 1:
-            yield token
-        else:
-            yield from map("".join, pairwise(token))
+    """Yield the terms that a query asks for, in order, repeated as often as they occur."""
+    return _tokens(text, has_characters=False)
 
 
 def document_tokens(text: str) -> Iterator[str]:
-    """Yield `tokens` and, of unspaced runs, each character, so that a query of one finds them."""
-    yield from tokens(text)
+    """Yield the terms of a document: `tokens`, and each character of an unspaced run.
+
+    So a query of one character finds it too.
+    """
+    return _tokens(text, has_characters=True)
+
+
+def _tokens(text: str, *, has_characters: bool) -> Iterator[str]:
+    if text.isascii():
+        for word in _ASCII_WORD.findall(text.lower()):
+            yield word[:MAX_WORD_LENGTH]
+        return
     for match in _TOKEN.finditer(_folded(text)):
-        if match.lastgroup == "run" and len(match.group()) > 1:
-            yield from match.group()
+        token = match.group()
+        if match.lastindex is None:
+            yield token[:MAX_WORD_LENGTH]
+            continue
+        yield from map("".join, pairwise(token))
+        if has_characters or len(token) == 1:
+            yield from token
 
 
 def _folded(text: str) -> str:
-    if text.isascii():
-        return text.lower()
     decomposed = unicodedata.normalize("NFKD", text.casefold())
     kept = [c for c in decomposed if unicodedata.combining(c) in (0, *_KEPT_MARKS)]
     return unicodedata.normalize("NFC", "".join(kept).casefold())

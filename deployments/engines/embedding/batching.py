@@ -49,24 +49,31 @@ class _Job:
 
 _Batch = list[tuple[_Job, int]]
 
+_MIN_BATCH_TOKENS = 512
+"""Smaller batches are not made to keep every worker busy: each costs a fixed time."""
+
 
 class TokenBatcher:
-    """Runs `encode` on batches of at most `max_batch_tokens` padded tokens, one after another."""
+    """Runs `encode` on batches of at most `max_batch_tokens` padded tokens, one on each worker."""
 
     def __init__(
         self,
         encode: Encode,
         executor: Executor,
         *,
+        num_workers: int,
         max_batch_tokens: int,
         max_waiting_tokens: int,
     ) -> None:
         self._encode = encode
         self._executor = executor
+        self._num_workers = num_workers
+        self._idle = asyncio.Semaphore(num_workers)
+        self._batches: set[asyncio.Task[None]] = set()
         self._max_batch_tokens = max_batch_tokens
         self._max_waiting_tokens = max_waiting_tokens
         self._jobs: deque[_Job] = deque()
-        self._running: list[_Job] = []
+        self._unfinished: set[_Job] = set()
         self._num_waiting = 0
         self._wake = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -100,31 +107,36 @@ class TokenBatcher:
         self.admit(num_tokens := sum(map(len, sequences)))
         job = _Job(sequences, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
+        self._unfinished.add(job)
         self._num_waiting += num_tokens
         self._wake.set()
         try:
             return await job.result
         finally:
+            self._unfinished.discard(job)
             self._drop(job)
 
     async def stop(self) -> None:
-        """End after the running batch; whoever still waits gets EngineFailed."""
+        """End after the running batches; whoever still waits gets EngineFailed."""
         self._task.cancel()
-        await asyncio.wait([self._task])
-        for job in [*self._jobs, *self._running]:
+        await asyncio.wait([self._task, *self._batches])
+        for job in self._unfinished:
             job.fail()
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
+            await self._idle.acquire()
             if batch := self._take():
-                await self._compute_batch(batch)
+                task = asyncio.create_task(self._compute(batch))
+                self._batches.add(task)
+                task.add_done_callback(self._batches.discard)
             else:
+                self._idle.release()
                 self._wake.clear()
 
-    async def _compute_batch(self, batch: _Batch) -> None:
+    async def _compute(self, batch: _Batch) -> None:
         sequences = [job.sequences[index] for job, index in batch]
-        self._running = [job for job, _ in batch]
         loop = asyncio.get_running_loop()
         try:
             vectors = await loop.run_in_executor(self._executor, self._encode, sequences)
@@ -136,18 +148,23 @@ class TokenBatcher:
                 self._drop(job)
             return
         finally:
-            self._running = []
+            self._idle.release()
         for (job, index), vector in zip(batch, vectors, strict=True):
             job.fill(index, vector)
 
     def _take(self) -> _Batch:
-        """Return the next batch, sorted by length; empty when nobody waits."""
+        """Return the next batch, sorted by length; empty when nobody waits.
+
+        It takes no more than a worker's share of what waits, so that all workers end together.
+        """
         batch: _Batch = []
         longest = 0
+        share = max(self._num_waiting // self._num_workers, _MIN_BATCH_TOKENS)
+        max_tokens = min(share, self._max_batch_tokens)
         while self._jobs:
             job = self._jobs[0]
             longest = max(longest, job.next_tokens)
-            if batch and longest * (len(batch) + 1) > self._max_batch_tokens:
+            if batch and longest * (len(batch) + 1) > max_tokens:
                 break
             batch.append((job, job.num_taken))
             self._num_waiting -= job.next_tokens

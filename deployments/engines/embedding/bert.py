@@ -16,8 +16,8 @@ from torch.nn import functional
 from deployments.engines.embedding.model_folder import ModelFolder, Pooling
 from deployments.types import Vectors
 
-_ROW_STEP = 64
-"""Rows of a packed batch are rounded up to this, so that oneDNN meets few shapes: it keeps a
+_ROW_STEP, _SMALL_ROW_STEP = 64, 16
+"""Rows of a packed batch are rounded up to these, so that oneDNN meets few shapes: it keeps a
 compiled product per shape, and memory would grow with every new one."""
 
 
@@ -107,7 +107,7 @@ class BertEncoder:
     def _embed(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         ids = [token for sequence in sequences for token in sequence]
         positions = [position for sequence in sequences for position in range(len(sequence))]
-        padding = [0] * (-len(ids) % _ROW_STEP)
+        padding = [0] * (-len(ids) % (_ROW_STEP if len(ids) > 2 * _ROW_STEP else _SMALL_ROW_STEP))
         index = torch.tensor([ids + padding, positions + padding], device=self._device)
         return self._norm(self._words[index[0]] + self._positions[index[1]])
 

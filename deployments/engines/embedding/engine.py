@@ -34,12 +34,13 @@ class BatchedEmbedder(ABC):
     def __init__(self, args: EmbedderArgs) -> None:
         self._args = args
         self._text_thread = ThreadPoolExecutor(1, "embedding-text")
-        self._model_thread = ThreadPoolExecutor(1, "embedding-model")
+        self._loader = ThreadPoolExecutor(1, "embedding-loader")
+        self._workers: ThreadPoolExecutor | None = None
         self._loaded: tuple[Model, TokenBatcher] | None = None
 
     @abstractmethod
     def load(self, args: EmbedderArgs) -> Model:
-        """Load the model; called on the thread that will compute.
+        """Load the model; called on a thread of its own.
 
         Raises:
             EngineFailed: the model cannot be loaded.
@@ -67,7 +68,7 @@ class BatchedEmbedder(ABC):
             raise EngineFailed(f"segment_tokens must be 0 or at least {MIN_SEGMENT_TOKENS}")
         loop = asyncio.get_running_loop()
         try:
-            model = await loop.run_in_executor(self._model_thread, self.load, self._args)
+            model = await loop.run_in_executor(self._loader, self.load, self._args)
         except RagError:
             raise
         except Exception as error:
@@ -75,9 +76,13 @@ class BatchedEmbedder(ABC):
             raise EngineFailed(
                 f"the embedding model does not load: {type(error).__name__}"
             ) from error
+        self._workers = ThreadPoolExecutor(
+            model.num_workers, "embedding-model", initializer=model.prepare_worker
+        )
         batcher = TokenBatcher(
             model.encode,
-            self._model_thread,
+            self._workers,
+            num_workers=model.num_workers,
             max_batch_tokens=self._args.max_batch_tokens,
             max_waiting_tokens=self._args.max_waiting_tokens,
         )
@@ -120,7 +125,9 @@ class BatchedEmbedder(ABC):
             await self._batcher.stop()
             self._loaded = None
         self._text_thread.shutdown(wait=False, cancel_futures=True)
-        self._model_thread.shutdown(wait=False, cancel_futures=True)
+        self._loader.shutdown(wait=False)
+        if self._workers is not None:
+            self._workers.shutdown(wait=False, cancel_futures=True)
 
     @property
     def _model(self) -> Model:

@@ -30,9 +30,14 @@ class TextTokenizer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model; a sequence of more than `max_tokens` would be out of its reach."""
+    """A loaded model; a sequence of more than `max_tokens` would be out of its reach.
+
+    `encode` may run on `num_workers` threads at once, after `prepare_worker` on each.
+    """
 
     tokenizer: TextTokenizer
     encode: Encode
     dim: int
     max_tokens: int
+    num_workers: int = 1
+    prepare_worker: Callable[[], None] = lambda: None

@@ -1,11 +1,14 @@
 """Texts to token ids with the model's own fast tokenizer. It knows neither batches nor weights."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
 from deployments.errors import EngineFailed
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 class FastTokenizer:
@@ -27,11 +30,18 @@ class FastTokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included."""
-        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(list(texts))
+        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(
+            [_valid(text) for text in texts]
+        )
         return [encoding.ids for encoding in encodings]
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the code points `[start, end)` of each token of a text, without special tokens."""
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        encoding = self._tokenizer.encode(_valid(text), add_special_tokens=False)
         spans: list[tuple[int, int]] = encoding.offsets
         return spans
+
+
+def _valid(text: str) -> str:
+    """Return the text with lone surrogates replaced, which UTF-8 cannot hold; offsets stay."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)

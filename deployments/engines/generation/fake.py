@@ -44,9 +44,9 @@ class FakeEngine:
     With a temperature above 0 and a seed, the answer begins with a word that depends on the seed.
     """
 
-    def __init__(self, args: GeneratorArgs, delay_s: float = 0.001) -> None:
+    def __init__(self, args: GeneratorArgs) -> None:
         self._args = args
-        self._delay_s = delay_s
+        self._delay_s = args.fake_token_delay_s
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._num_running = 0
         self._num_queued = 0
@@ -117,7 +117,7 @@ class FakeEngine:
                 reason = "length"
             if reason:
                 released += text.flush()
-            logprobs = _logprobs(token, request.sampling)
+            logprobs = () if token == EOS else _logprobs(token, request.sampling)
             if released or logprobs:
                 yield Delta(released, logprobs=logprobs)
             if reason:

@@ -1,6 +1,7 @@
 """Texts and vectors for the tests: deterministic, with every segment's vector its own."""
 
 import hashlib
+import multiprocessing
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,11 @@ import numpy as np
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.types import Document, EmbeddedText, IndexedDocument, Segment, Vectors
+
+FORKSERVER = multiprocessing.get_context("forkserver")
+"""Processes that start in milliseconds: their imports are done once."""
+
+FORKSERVER.set_forkserver_preload(["deployments.stores.keys", "tests.unit.stores.writer"])
 
 MODEL = "test-model"
 DIM = 8

@@ -4,7 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from sqlalchemy import exc, insert, select, text
+from sqlalchemy import Connection, exc, insert, select, text
 
 from deployments.errors import Conflict, StoreUnavailable
 from deployments.stores import database as module
@@ -28,11 +28,16 @@ def test_error_table_lists_no_class_behind_its_base():
         seen.append(theirs)
 
 
+def insert_key(connection: Connection, name: str = "n") -> None:
+    row = {"id": "key_1", "name": name, "secret_hash": b"", "is_admin": False, "created_at": ""}
+    connection.execute(insert(schema.keys).values(row))
+
+
 def test_translated_error_repeats_no_value(database: Database):
-    row = {"id": "key_1", "name": "n" * 9, "secret_hash": b"", "is_admin": False, "created_at": ""}
+    with database.write() as connection:
+        insert_key(connection, "nnnnnn")
     with pytest.raises(Conflict) as caught, database.write() as connection:
-        connection.execute(insert(schema.keys).values(row))
-        connection.execute(insert(schema.keys).values(row))
+        insert_key(connection, "nnnnnn")
     assert "nnn" not in str(caught.value)
     assert "nnn" not in str(caught.value.__cause__)
 
@@ -48,52 +53,22 @@ def test_read_sees_one_state(database: Database):
     with database.read() as reader:
         before = reader.execute(select(schema.keys)).all()
         with database.write() as writer:
-            row = ("key_1", "n", b"", False, "")
-            writer.execute(
-                insert(schema.keys).values(
-                    dict(
-                        zip(
-                            ("id", "name", "secret_hash", "is_admin", "created_at"),
-                            row,
-                            strict=True,
-                        )
-                    )
-                )
-            )
+            insert_key(writer)
         assert reader.execute(select(schema.keys)).all() == before
     with database.read() as reader:
         assert len(reader.execute(select(schema.keys)).all()) == 1
 
 
 def test_write_that_raises_leaves_nothing(database: Database):
-    with pytest.raises(RuntimeError), database.write() as connection:
-        connection.execute(
-            insert(schema.keys).values(
-                id="key_1", name="n", secret_hash=b"", is_admin=False, created_at=""
-            )
-        )
-        raise RuntimeError
+    def fail() -> None:
+        with database.write() as connection:
+            insert_key(connection)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     with database.read() as connection:
         assert connection.execute(select(schema.keys)).all() == []
-
-
-def test_writers_of_many_threads_take_turns(database: Database):
-    def increase() -> None:
-        for _ in range(20):
-            with database.write() as connection:
-                (count,) = connection.execute(text("SELECT n FROM counter")).one()
-                connection.execute(text("UPDATE counter SET n = :n"), {"n": count + 1})
-
-    with database.write() as connection:
-        connection.execute(text("CREATE TABLE counter (n INTEGER)"))
-        connection.execute(text("INSERT INTO counter VALUES (0)"))
-    threads = [threading.Thread(target=increase) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    with database.read() as connection:
-        assert connection.execute(text("SELECT n FROM counter")).scalar_one() == 80
 
 
 # --- SQLite -----------------------------------------------------------------------------------
@@ -118,6 +93,25 @@ def test_sqlite_connection_is_durable_and_strict(tmp_path: Path):
         found = {name: connection.execute(text(f"PRAGMA {name}")).scalar() for name in wanted}
     assert found == wanted
     database.close()
+
+
+def test_sqlite_writers_of_many_threads_take_turns(database: Database):
+    def increase() -> None:
+        for _ in range(20):
+            with database.write() as connection:
+                (count,) = connection.execute(text("SELECT n FROM counter")).one()
+                connection.execute(text("UPDATE counter SET n = :n"), {"n": count + 1})
+
+    with database.write() as connection:
+        connection.execute(text("CREATE TABLE counter (n INTEGER)"))
+        connection.execute(text("INSERT INTO counter VALUES (0)"))
+    threads = [threading.Thread(target=increase) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with database.read() as connection:
+        assert connection.execute(text("SELECT n FROM counter")).scalar_one() == 80
 
 
 def test_sqlite_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch):

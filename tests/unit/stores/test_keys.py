@@ -10,6 +10,7 @@ from deployments.errors import Conflict, InvalidRequest, NotFound, RagError, Una
 from deployments.stores import keys as module
 from deployments.stores.database import Database
 from deployments.stores.keys import BEARER, KeyStore
+from tests.unit.stores.material import FORKSERVER
 
 
 @pytest.fixture
@@ -189,9 +190,10 @@ def _first_pepper(folder: Path, results: multiprocessing.SimpleQueue) -> None:
 
 
 def test_processes_that_start_at_once_share_one_pepper(tmp_path: Path):
-    context = multiprocessing.get_context("forkserver")
-    results = context.SimpleQueue()
-    processes = [context.Process(target=_first_pepper, args=(tmp_path, results)) for _ in range(8)]
+    results = FORKSERVER.SimpleQueue()
+    processes = [
+        FORKSERVER.Process(target=_first_pepper, args=(tmp_path, results)) for _ in range(8)
+    ]
     for process in processes:
         process.start()
     for process in processes:

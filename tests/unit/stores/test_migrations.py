@@ -1,4 +1,3 @@
-import multiprocessing
 from pathlib import Path
 
 from alembic import command
@@ -10,6 +9,7 @@ from deployments.stores import migrations
 from deployments.stores.database import Database
 from deployments.stores.migrations import migrate
 from deployments.stores.schema import metadata
+from tests.unit.stores.material import FORKSERVER
 
 
 def test_migrated_schema_is_the_one_in_schema(database: Database):
@@ -37,11 +37,7 @@ def test_downgrade_leaves_no_table_and_upgrade_restores(database: Database, data
 
 
 def test_many_processes_migrate_at_once(database_url: str):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["deployments.stores.documents", "deployments.stores.migrations"]
-    )
-    processes = [context.Process(target=migrate, args=(database_url,)) for _ in range(8)]
+    processes = [FORKSERVER.Process(target=migrate, args=(database_url,)) for _ in range(8)]
     for process in processes:
         process.start()
     for process in processes:

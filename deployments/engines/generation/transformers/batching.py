@@ -6,7 +6,7 @@ out as one call into the event loop per step.
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from transformers.generation.continuous_batching.continuous_api import (
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
 from deployments.engines.generation.transformers import attention
+from deployments.engines.generation.transformers.sampling import Sampler, SamplingProcessor
 
 Step = list[tuple[str, list[int], bool]]
 """What a step brought: request id, all its tokens so far, and whether the request failed."""
@@ -54,12 +55,37 @@ class Batcher(ContinuousBatchingManager):
         )
         super().__init__(model, greedy, config)
         self.output_router = router
+        self._sampling = self.logit_processor = SamplingProcessor()
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
         """Take our attention where the model attends to everything; else the library's SDPA."""
         kinds = group_layers_by_attn_type(model.config.get_text_config())
         ours = set(kinds) == {"full_attention"}
         model.set_attn_implementation(attention.NAME if ours else "sdpa")
+
+    def submit(
+        self,
+        slot: str,
+        token_ids: Sequence[int],
+        max_tokens: int,
+        eos_token_ids: frozenset[int],
+        sampler: Sampler,
+    ) -> None:
+        """Queue a request under a name that was never used before."""
+        if sampler.is_needed:
+            self._sampling.add(slot, sampler)
+        self.add_request(
+            list(token_ids),
+            slot,
+            max_new_tokens=max_tokens,
+            streaming=True,
+            eos_token_id=list(eos_token_ids),
+        )
+
+    def cancel(self, slot: str) -> None:
+        """Free what a request holds, at the next step; harmless when it has ended."""
+        self._sampling.remove(slot)
+        self.cancel_request(slot)
 
     def run(self) -> None:
         """Generate in the calling thread until the manager is stopped."""

@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 
@@ -20,21 +20,18 @@ from deployments.engines.generation.transformers.batching import (
     batching_config,
 )
 from deployments.engines.generation.transformers.chat import TextCodec
+from deployments.engines.generation.transformers.grammar import GrammarCompiler
 from deployments.engines.generation.transformers.loading import LoadedModel, load
-from deployments.errors import ContextTooLong, EngineFailed, Overloaded
+from deployments.engines.generation.transformers.output import Output
+from deployments.engines.generation.transformers.sampling import Sampler
+from deployments.errors import ContextTooLong, EngineFailed, InvalidRequest, Overloaded
 from deployments.types import Delta, EngineStats, Finished, Message, SamplingParams
 
 PAGE_SIZE = 256
 RATE_WINDOW_S = 5.0
 
 
-@dataclass(slots=True)
-class Waiting:
-    """What a request's reader has not taken yet. Touched in the event loop only."""
-
-    tokens: list[int] = field(default_factory=list)
-    is_failed: bool = False
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
+Parts = tuple[LoadedModel, TextCodec, GrammarCompiler, Batcher]
 
 
 class TransformersEngine:
@@ -42,8 +39,9 @@ class TransformersEngine:
 
     def __init__(self, args: GeneratorArgs) -> None:
         self._args = args
-        self._waiting: dict[str, Waiting] = {}
+        self._outputs: dict[str, Output] = {}
         self._rate: deque[tuple[float, int]] = deque()
+        self._slots = itertools.count()
         self._is_failed = False
         self._batcher: Batcher | None = None
         self._thread: threading.Thread | None = None
@@ -61,18 +59,14 @@ class TransformersEngine:
             EngineFailed: the model cannot be loaded.
         """
         loop = asyncio.get_running_loop()
-        ready: asyncio.Future[tuple[LoadedModel, TextCodec, Batcher]] = loop.create_future()
+        ready: asyncio.Future[Parts] = loop.create_future()
         self._thread = threading.Thread(
             target=self._run, args=(loop, ready), name="generation", daemon=True
         )
         self._thread.start()
-        self._loaded, self._codec, self._batcher = await ready
+        self._loaded, self._codec, self._grammars, self._batcher = await ready
 
-    def _run(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        ready: asyncio.Future[tuple[LoadedModel, TextCodec, Batcher]],
-    ) -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Parts]) -> None:
         """Load and generate in one thread, so that the process has one OpenMP pool.
 
         Two pools (loading in one thread, generating in another) fight for the cores.
@@ -82,6 +76,7 @@ class TransformersEngine:
                 torch.set_num_threads(self._args.num_threads)
             loaded = load(self._args)
             codec = TextCodec(loaded.tokenizer)
+            grammars = GrammarCompiler(loaded.tokenizer, loaded.vocab_size, loaded.eos_token_ids)
             config = batching_config(
                 self._args.max_batch_tokens, self._args.kv_cache_tokens, PAGE_SIZE
             )
@@ -91,7 +86,7 @@ class TransformersEngine:
             failed.__cause__ = None if failed is error else error
             loop.call_soon_threadsafe(ready.set_exception, failed)
             return
-        loop.call_soon_threadsafe(ready.set_result, (loaded, codec, batcher))
+        loop.call_soon_threadsafe(ready.set_result, (loaded, codec, grammars, batcher))
         try:
             batcher.run()
         finally:
@@ -100,24 +95,19 @@ class TransformersEngine:
 
     def _on_step(self, step: Step) -> None:
         num_new = 0
-        for request_id, tokens, is_failed in step:
-            waiting = self._waiting.get(request_id)
-            if waiting is None:  # its reader went away while this step was computed
-                assert self._batcher is not None
-                self._batcher.cancel_request(request_id)
-                continue
-            num_new += len(tokens) - len(waiting.tokens)
-            waiting.tokens = tokens
-            waiting.is_failed = is_failed
-            waiting.wake.set()
+        for slot, tokens, is_failed in step:
+            output = self._outputs.get(slot)
+            if output is not None:
+                num_new += output.put(tokens, is_failed=is_failed)
+            elif self._batcher is not None:  # its reader went away before it was in the queue
+                self._batcher.cancel(slot)
         self._rate.append((time.monotonic(), num_new))
 
     def _on_end(self) -> None:
         """Fail everything that waits: the generation thread has ended."""
         self._is_failed = True
-        for waiting in self._waiting.values():
-            waiting.is_failed = True
-            waiting.wake.set()
+        for output in self._outputs.values():
+            output.fail()
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of plain text."""
@@ -128,58 +118,43 @@ class TransformersEngine:
         return self._codec.encode_chat(messages)
 
     def check(self, sampling: SamplingParams) -> None:
-        """Refuse what this engine cannot do."""
+        """Refuse a grammar that cannot be compiled, and biases of tokens that do not exist."""
+        if sampling.grammar is not None:
+            self._grammars.matcher(sampling.grammar)
+        for token, _ in sampling.logit_bias:
+            if not 0 <= token < self._loaded.vocab_size:
+                refused = InvalidRequest(f"the model has no token {token}")
+                refused.param = "logit_bias"
+                raise refused
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
         """Yield deltas as tokens come, then `Finished`; closing the iterator frees the slot."""
         max_tokens = self._admit(request)
-        assert self._batcher is not None
-        waiting = self._waiting[request.id] = Waiting()
+        sampler = self._sampler(request)
+        batcher = self._running()
+        # Never a request's own id: a late cancel of its namesake would hit it.
+        slot = f"slot-{next(self._slots)}"
+        output = self._outputs[slot] = Output(
+            text=TextStream(self._codec.decode, request.sampling.stop),
+            eos_token_ids=self._loaded.eos_token_ids,
+            max_tokens=max_tokens,
+            logprobs=sampler.logprobs,
+            token_bytes=self._grammars.token_bytes,
+        )
         try:
-            self._batcher.add_request(
-                list(request.token_ids),
-                request.id,
-                max_new_tokens=max_tokens,
-                streaming=True,
-                eos_token_id=list(self._loaded.eos_token_ids),
-            )
-            async for event in self._events(request, waiting, max_tokens):
-                yield event
+            batcher.submit(slot, request.token_ids, max_tokens, output.eos_token_ids, sampler)
+            while not output.is_finished:
+                await output.wake.wait()
+                for event in output.take():
+                    yield event
         finally:
-            del self._waiting[request.id]
-            self._batcher.cancel_request(request.id)
+            del self._outputs[slot]
+            batcher.cancel(slot)
 
-    async def _events(
-        self, request: EngineRequest, waiting: Waiting, max_tokens: int
-    ) -> AsyncIterator[Delta | Finished]:
-        text = TextStream(self._codec.decode, request.sampling.stop)
-        num_read = 0
-        while True:
-            await waiting.wake.wait()
-            waiting.wake.clear()
-            tokens = waiting.tokens[num_read:]
-            released = ""
-            reason = None
-            for token in tokens:
-                num_read += 1
-                if token in self._loaded.eos_token_ids:
-                    reason = "stop"
-                    break
-                released += text.push(token)
-                if text.is_stopped:
-                    reason = "stop"
-                    break
-            if reason is None and num_read >= max_tokens:
-                reason = "length"
-            if reason is not None:
-                released += text.flush()
-            if released:
-                yield Delta(released)
-            if reason is not None:
-                yield Finished("stop" if reason == "stop" else "length", num_read)
-                return
-            if waiting.is_failed:
-                raise EngineFailed("the generation engine failed while it worked on this request")
+    def _sampler(self, request: EngineRequest) -> Sampler:
+        grammar = request.sampling.grammar
+        matcher = None if grammar is None else self._grammars.matcher(grammar)
+        return Sampler(request.sampling, request.token_ids, matcher)
 
     def _admit(self, request: EngineRequest) -> int:
         """Return how many tokens the request may have."""
@@ -206,13 +181,18 @@ class TransformersEngine:
         now = time.monotonic()
         while self._rate and self._rate[0][0] < now - RATE_WINDOW_S:
             self._rate.popleft()
-        num_running = min(len(processor.scheduler.active_requests), len(self._waiting))
+        num_running = min(len(processor.scheduler.active_requests), len(self._outputs))
         return EngineStats(
             num_running=num_running,
-            num_queued=len(self._waiting) - num_running,
+            num_queued=len(self._outputs) - num_running,
             tokens_per_s=sum(count for _, count in self._rate) / RATE_WINDOW_S,
             kv_cache_usage=1.0 - float(processor.cache.compute_free_capacity()),
         )
+
+    def _running(self) -> Batcher:
+        if self._batcher is None:
+            raise EngineFailed("the generation engine is not running")
+        return self._batcher
 
     def check_health(self) -> None:
         """Raise EngineFailed when the generation thread is gone."""

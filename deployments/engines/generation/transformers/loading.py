@@ -1,8 +1,12 @@
 """Loads a model and its tokenizer from local files. It does not know how they are used."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
+import gguf
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -21,6 +25,11 @@ class LoadedModel:
     eos_token_ids: frozenset[int]
 
     @property
+    def vocab_size(self) -> int:
+        """Return the length of a row of logits."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
     def max_positions(self) -> int:
         """Return the most tokens the model was made for."""
         config = self.model.config.get_text_config()
@@ -33,13 +42,14 @@ def load(args: GeneratorArgs) -> LoadedModel:
     tokenizer = AutoTokenizer.from_pretrained(
         weights.folder, gguf_file=weights.gguf_file, trust_remote_code=False
     )
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        weights.folder,
-        dtype=dtype_of(args),
-        trust_remote_code=False,
-        use_safetensors=True,
-        **_gguf(weights),
-    )
+    with _one_name_map():
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            weights.folder,
+            dtype=dtype_of(args),
+            trust_remote_code=False,
+            use_safetensors=True,
+            **_gguf(weights),
+        )
     model.to(args.device).eval().requires_grad_(False)
     return LoadedModel(model, tokenizer, _eos_token_ids(model, tokenizer))
 
@@ -57,6 +67,20 @@ def _gguf(weights: Weights) -> dict[str, Any]:
     if weights.gguf_file is None:
         return {}
     return {"gguf_file": weights.gguf_file, "quantization_config": GgufConfig(dequantize=True)}
+
+
+@contextmanager
+def _one_name_map() -> Iterator[None]:
+    """Let the library build its table of GGUF tensor names once instead of once per module.
+
+    The table is the same each time; building it 400 times is two thirds of the loading time.
+    """
+    original = gguf.get_tensor_name_map
+    gguf.get_tensor_name_map = cache(original)
+    try:
+        yield
+    finally:
+        gguf.get_tensor_name_map = original
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -1,0 +1,84 @@
+# `make` prints the targets. A machine needs Python 3.11, git and make; everything else is brought
+# here by pip, into .venv.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+CONFIG ?= serve_config.yaml
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PIP_INSTALL := $(PIP) install --quiet -c constraints.txt
+SOURCES := pyproject.toml constraints.txt configs/models.yaml Makefile
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+# The commands below import our packages from this folder, installed or not.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help install install-dev serve test fmt lint typecheck test-unit test-integration \
+	test-e2e test-chaos bench clean
+
+help: ## Print the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## Create .venv with everything that serving needs, models included
+
+# Torch first and from the index this machine is set up for: where that has CPU builds, it is one.
+# DeepSpeed compiles nothing at install time, but its build reads the installed torch.
+$(INSTALLED): $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; set PYTHON=..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV)"
+	@$(PIP) install --quiet 'pip>=25.1'
+	@$(PIP_INSTALL) setuptools wheel
+	@$(PIP_INSTALL) torch
+	@$(PIP_INSTALL) --no-build-isolation -e '.[deepspeed]'
+	@$(BIN)/python -m cluster.embedded requirements | xargs $(PIP) install --quiet --no-deps
+	@$(BIN)/python -m cluster.embedded verify
+	@touch $@
+
+install-dev: $(INSTALLED_DEV) ## Also install what the tests need
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo "installing the test tools into $(VENV)"
+	@$(PIP_INSTALL) --group dev
+	@touch $@
+
+serve: install ## Install, then run the cluster until Ctrl-C (CONFIG=serve_config.yaml)
+	@exec $(BIN)/ragserve up $(CONFIG)
+
+test: install-dev lint typecheck test-unit test-integration test-e2e ## Install and run every check
+
+fmt: install-dev ## Format the code and fix what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: install-dev ## Check format, lint rules and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+typecheck: install-dev ## Check types
+	$(BIN)/mypy
+
+test-unit: install-dev ## Tests without a cluster
+	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+test-integration: install-dev ## Tests on a real local Ray with fake engines
+	$(BIN)/pytest tests/integration $(PYTEST_ARGS)
+
+test-e2e: install-dev ## Tests of the default application over HTTP, with the real models
+	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
+
+test-chaos: install-dev ## Tests that kill processes while requests run
+	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
+
+bench: install-dev ## Measure against the limits of this machine
+	@for script in tests/bench/bench_*.py; do \
+		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean: ## Remove .venv and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -1,0 +1,143 @@
+"""The HTTP client of the command line: one address, one key, one line per error."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cluster.errors import OperatorError
+from cluster.ports import LOOPBACK
+from cluster.state import StateFolder
+from deployments.config import Settings
+
+MAX_ATTEMPTS = 6
+MAX_WAIT_S = 30.0
+RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+# An answer may take long to come, a connection may not.
+TIMEOUT = httpx.Timeout(600.0, connect=5.0)
+
+
+class ClientSettings(BaseSettings):
+    """Whom the command line talks to (`RAGSERVE_URL`, `RAGSERVE_API_KEY`)."""
+
+    model_config = SettingsConfigDict(env_prefix="RAGSERVE_", frozen=True)
+
+    url: str = ""
+    api_key: SecretStr = SecretStr("")
+
+
+class CallFailed(OperatorError):
+    """The server answered with an error; `status` is its HTTP status."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Calls one server."""
+
+    url: str
+    key: str = field(repr=False)
+
+    @classmethod
+    def from_environment(cls) -> "Client":
+        """Return a client of `RAGSERVE_URL` with `RAGSERVE_API_KEY`, else of this host's cluster.
+
+        Raises:
+            OperatorError: there is no key.
+        """
+        given, settings = ClientSettings(), Settings()
+        url = given.url or f"http://{LOOPBACK}:{settings.http_port}"
+        key = given.api_key.get_secret_value() or _admin_key(StateFolder(settings.state_path))
+        return cls(url.rstrip("/"), key)
+
+    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        """Return the JSON answer; a full or restarting server is asked again, a few times.
+
+        Raises:
+            CallFailed: the server refused, or stayed unavailable.
+            OperatorError: it cannot be reached.
+        """
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            with self._translated():
+                response = httpx.request(
+                    method, self.url + path, json=body, headers=self._headers(), timeout=TIMEOUT
+                )
+            if response.status_code not in RETRIED or attempt == MAX_ATTEMPTS:
+                break
+            time.sleep(wait_s(response, attempt))
+        if not response.is_success:
+            raise failure(response)
+        try:
+            return dict(response.json())
+        except (ValueError, TypeError) as error:
+            raise OperatorError(f"{self.url} does not answer like a ragserve server") from error
+
+    def stream(self, path: str, body: object) -> Iterator[dict[str, Any]]:
+        """Yield the events of a streamed answer, up to and including its terminal one.
+
+        Raises:
+            CallFailed: the server refused.
+            OperatorError: it cannot be reached, or the stream broke off.
+        """
+        headers = self._headers()
+        with (
+            self._translated(),
+            httpx.stream(
+                "POST", self.url + path, json=body, headers=headers, timeout=TIMEOUT
+            ) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                raise failure(response)
+            for line in response.iter_lines():
+                if line.startswith("data:"):
+                    yield json.loads(line.removeprefix("data:"))
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise OperatorError(f"nothing answers on {self.url}: is it up?") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise OperatorError(f"the call to {self.url} broke off: {reason}") from error
+
+
+def wait_s(response: httpx.Response, attempt: int) -> float:
+    """Return how long to wait: what `Retry-After` says, else 1, 2, 4, ... seconds; at most 30."""
+    try:
+        asked = float(response.headers.get("retry-after", ""))
+    except ValueError:
+        asked = float(2 ** (attempt - 1))
+    return min(max(asked, 0.0), MAX_WAIT_S)
+
+
+def failure(response: httpx.Response) -> CallFailed:
+    """Return the server's own message as an error, whatever shape its body has."""
+    try:
+        message = str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = response.reason_phrase or "no reason given"
+    return CallFailed(f"{message} (HTTP {response.status_code})", response.status_code)
+
+
+def _admin_key(state: StateFolder) -> str:
+    try:
+        return state.admin_key.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise OperatorError(
+            f"no key: set RAGSERVE_API_KEY, or start a cluster, which writes {state.admin_key}"
+        ) from error

@@ -1,0 +1,1 @@
+"""Data that ships with the packages: profiles, pinned models, the edge. No code."""

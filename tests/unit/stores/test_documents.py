@@ -1,0 +1,198 @@
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from deployments.errors import (
+    CollectionNotFound,
+    Conflict,
+    DocumentNotFound,
+    EngineFailed,
+    InvalidRequest,
+)
+from deployments.stores.collections import CollectionStore
+from deployments.stores.database import Database
+from deployments.stores.documents import DocumentStore
+from deployments.types import Document, Segment
+from tests.unit.stores.material import DIM, MODEL, doc, embed, put
+
+
+@pytest.fixture
+def store(database: Database) -> DocumentStore:
+    return DocumentStore(database)
+
+
+def sequence(database: Database) -> int:
+    return CollectionStore(database).get("c").sequence
+
+
+def test_upsert_creates_the_collection(database: Database):
+    assert [(d.id, d.status, d.num_chunks) for d in put(database, [doc("1", "x" * 45)])] == [
+        ("1", "created", 3)
+    ]
+    info = CollectionStore(database).get("c")
+    assert (info.embedding_model, info.dim, info.sequence) == (MODEL, DIM, 1)
+
+
+def test_same_content_is_unchanged_and_costs_nothing(database: Database):
+    put(database, [doc("1", a=1, b=2)])
+    again = put(database, [replace(doc("1"), metadata={"b": 2, "a": 1})])
+    assert [d.status for d in again] == ["unchanged"]
+    assert [d.num_chunks for d in again] == [1]
+    assert sequence(database) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [doc("1", "other"), doc("1", title="t"), doc("1", a=1), doc("1", a=True), doc("1", a=1.0)],
+    ids=["text", "title", "metadata", "bool", "float"],
+)
+def test_changed_content_is_replaced(database: Database, store: DocumentStore, changed: Document):
+    put(database, [doc("1", a=2)])
+    before = store.get("c", "1")
+    time.sleep(0.001)
+    assert [d.status for d in put(database, [changed])] == ["replaced"]
+    after = store.get("c", "1")
+    assert after.document == changed
+    assert after.created_at == before.created_at
+    assert after.updated_at > before.updated_at
+    assert sequence(database) == 2
+
+
+def test_one_call_is_one_sequence_number(database: Database):
+    put(database, [doc("1"), doc("2")])
+    statuses = [d.status for d in put(database, [doc("2"), doc("1", "new"), doc("3")])]
+    assert statuses == ["unchanged", "replaced", "created"]
+    assert sequence(database) == 2
+
+
+def test_no_documents_change_nothing(database: Database):
+    assert put(database, []) == []
+    assert CollectionStore(database).list() == []
+
+
+def test_empty_text_is_stored_without_chunks(database: Database, store: DocumentStore):
+    assert [d.num_chunks for d in put(database, [doc("1", "")])] == [0]
+    assert store.get("c", "1").document.text == ""
+
+
+@pytest.mark.parametrize(("model", "dim"), [("other", DIM), (MODEL, DIM + 1)])
+def test_other_embedding_model_is_a_conflict(database: Database, model: str, dim: int):
+    put(database, [doc("1")])
+    with pytest.raises(Conflict):
+        DocumentStore(database).upsert("c", model, [doc("2")], [embed("some text", dim=dim)])
+    assert sequence(database) == 1
+
+
+def test_id_given_twice_is_invalid_and_writes_nothing(database: Database):
+    with pytest.raises(InvalidRequest) as caught:
+        put(database, [doc("1", "a"), doc("2"), doc("1", "b")])
+    assert caught.value.param == "id"
+    assert CollectionStore(database).list() == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "param"),
+    [
+        (doc(""), "id"),
+        (doc("x" * 257), "id"),
+        (doc("a\x00"), "id"),
+        (doc("1", "a\x00b"), "text"),
+        (doc("1", "a\ud800b"), "text"),
+        (doc("1", title="\udfff"), "title"),
+        (doc("1", a="\x00"), "metadata"),
+        (doc("1", a=["ok", "\ud800"]), "metadata"),
+        (doc("1", **{"\x00": 1}), "metadata"),
+        (doc("1", a={"b": 1}), "metadata"),
+        (doc("1", a=[[1]]), "metadata"),
+        (doc("1", a=float("nan")), "metadata"),
+        (doc("1", a=[float("inf")]), "metadata"),
+    ],
+)
+def test_content_that_cannot_be_stored_is_invalid(database: Database, bad: Document, param: str):
+    with pytest.raises(InvalidRequest) as caught:
+        DocumentStore(database).upsert("c", MODEL, [doc("0"), bad], [embed("x"), embed("x")])
+    assert caught.value.param == param
+    assert CollectionStore(database).list() == []
+
+
+def test_unusable_vectors_are_the_engines_failure(store: DocumentStore):
+    good = embed("some text")
+    broken = [
+        replace(good, vectors=np.full_like(good.vectors, np.nan)),
+        replace(good, vectors=good.vectors[0]),
+        replace(good, vectors=good.vectors[:0]),
+        replace(good, segments=(Segment(0, 10, 1),)),
+        replace(good, segments=(Segment(5, 4, 1),)),
+    ]
+    for embedded in broken:
+        with pytest.raises(EngineFailed):
+            store.upsert("c", MODEL, [doc("1")], [embedded])
+    with pytest.raises(EngineFailed):
+        store.upsert("c", MODEL, [doc("1"), doc("2")], [good])
+
+
+def test_deleted_document_is_gone(database: Database, store: DocumentStore):
+    put(database, [doc("1"), doc("2")])
+    store.delete("c", "1")
+    with pytest.raises(DocumentNotFound):
+        store.get("c", "1")
+    with pytest.raises(DocumentNotFound):
+        store.delete("c", "1")
+    info = CollectionStore(database).get("c")
+    assert (info.num_documents, info.num_chunks, info.sequence) == (1, 1, 2)
+
+
+def test_document_without_chunks_can_be_deleted(database: Database, store: DocumentStore):
+    put(database, [doc("1", "")])
+    store.delete("c", "1")
+    assert CollectionStore(database).get("c").num_documents == 0
+
+
+@pytest.mark.parametrize("document_id", ["", "2", "\x00", "\ud800", "x" * 300])
+def test_unknown_document_is_not_found(database: Database, store: DocumentStore, document_id: str):
+    put(database, [doc("1")])
+    for call in (store.get, store.delete):
+        with pytest.raises(DocumentNotFound):
+            call("c", document_id)
+        with pytest.raises(CollectionNotFound):
+            call("other", document_id)
+
+
+def test_text_of_deleted_documents_is_wiped_from_the_database_file(
+    database: Database, store: DocumentStore, database_url: str
+):
+    path = Path(database_url.removeprefix("sqlite:///"))
+    canary = "canary-" * 30
+    put(database, [doc("1", canary)])
+    store.delete("c", "1")
+    database.close()  # the last connection folds the log into the file
+    assert b"canary-" not in path.read_bytes()
+
+
+storable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=60)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | storable
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    text=storable,
+    title=storable,
+    metadata=st.dictionaries(
+        storable, scalars.filter(lambda x: x not in (float("inf"), -float("inf")))
+    ),
+)
+def test_any_document_comes_back_as_it_was(
+    database: Database, text: str, title: str, metadata: dict[str, object]
+):
+    document = Document(id="1", text=text, title=title, metadata=metadata)
+    put(database, [document])
+    stored = DocumentStore(database).get("c", "1")
+    assert stored.document == document
+    assert put(database, [stored.document])[0].status == "unchanged"

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deployments.stores.lexical import LexicalIndex
+
+NONE = np.empty(0, dtype=np.int64)
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog",
+    "Café au lait costs ten €",
+    "东京的天气今天很好",
+    "猫と犬が好きです",
+    "한국어 검색은 어렵다",
+    "שלום עולם",
+    "مرحبا بالعالم",
+    "नमस्ते दुनिया",
+    "rocket 🚀 launch",
+    "snake_case and C++ and a.b@example.org",
+]
+
+
+@pytest.fixture(scope="module")
+def index() -> LexicalIndex:
+    index = LexicalIndex()
+    index.stage(np.arange(len(TEXTS)), TEXTS, NONE)
+    index.commit()
+    index.show()
+    return index
+
+
+def found(index: LexicalIndex, query: str, limit: int = 10) -> list[int]:
+    return [hit.number for hit in index.search(query, limit)]
+
+
+@pytest.mark.parametrize(
+    ("query", "number"),
+    [
+        ("QUICK fox", 0),
+        ("cafe", 1),
+        ("CAFÉ", 1),
+        ("天气", 2),
+        ("气", 2),
+        ("犬", 3),
+        ("검색", 4),
+        ("שָׁלוֹם", 5),
+        ("مَرْحَبًا", 6),
+        ("दुनिया", 7),
+        ("🚀", 8),
+        ("case", 9),
+        ("ｑｕｉｃｋ", 0),
+    ],
+)
+def test_words_of_many_scripts_are_found(index: LexicalIndex, query: str, number: int):
+    assert found(index, query) == [number]
+
+
+@pytest.mark.parametrize("query", ["", " ", "absent", "气天", "quic", "+-*/", "()", '"', "\x00"])
+def test_query_without_a_known_term_finds_nothing(index: LexicalIndex, query: str):
+    assert found(index, query) == []
+
+
+@pytest.mark.parametrize(
+    "query", ["fox AND (", 'terms:"fox', "fox~2^", "fox*", "[a TO fox", "-fox"]
+)
+def test_query_syntax_is_data(index: LexicalIndex, query: str):
+    assert found(index, query) == [0] or 9 in found(index, query)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=80))
+def test_no_query_raises(index: LexicalIndex, query: str):
+    assert len(found(index, query)) <= len(TEXTS)
+
+
+def test_very_long_query_and_word_are_bounded(index: LexicalIndex):
+    assert found(index, " ".join(f"w{i}" for i in range(100_000))) == []
+    assert found(index, "x" * 1_000_000) == []
+    assert found(index, "quick " + " ".join(f"w{i}" for i in range(1000))) == [0]
+
+
+def test_rare_terms_weigh_more_and_equal_scores_keep_the_logs_order():
+    index = LexicalIndex()
+    index.stage(np.arange(40), ["common"] * 39 + ["common rare"], NONE)
+    index.commit()
+    index.show()
+    assert found(index, "common rare", 3)[0] == 39
+    for limit in (1, 2, 20, 39):
+        assert found(index, "common", limit) == list(range(limit))
+
+
+def test_changes_show_only_when_shown():
+    index = LexicalIndex()
+    index.stage(np.array([1, 2]), ["one", "two"], NONE)
+    index.commit()
+    assert found(index, "one two") == []
+    index.show()
+    assert sorted(found(index, "one two")) == [1, 2]
+    index.stage(np.array([3]), ["one"], np.array([1]))
+    index.commit()
+    assert sorted(found(index, "one two")) == [1, 2]
+    index.show()
+    assert sorted(found(index, "one two")) == [2, 3]
