@@ -79,7 +79,7 @@ class Gate:
     async def _admit(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
         if path in PUBLIC or path.startswith(PUBLIC_PREFIX):
-            await self._answer(scope, receive, exchange)
+            await call_while_connected(self._app, scope, receive, exchange, b"")
             return
         scope["state"]["key"] = await self._keys.verify(bearer_of(scope))
         if self._in_flight >= self._max_in_flight:

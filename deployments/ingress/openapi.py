@@ -1,6 +1,7 @@
-"""The OpenAPI description: request bodies, every error response, the key.
+"""The OpenAPI description: bodies, answers, every error, the key.
 
-Routes read their bodies themselves (``json_body.py``), so their schemas are put in here.
+Routes read and write their JSON themselves, so its schemas are put in here and not by FastAPI,
+which would build a validator for each of them.
 """
 
 from typing import Any
@@ -10,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from deployments.ingress.schemas import responses
 from deployments.ingress.schemas.data import (
     CreateCollection,
     IndexRequest,
@@ -30,6 +32,11 @@ BODIES: tuple[type[BaseModel], ...] = (
     InferenceRequest,
     SearchBody,
     VectorizeRequest,
+)
+ANSWERS: tuple[type[BaseModel], ...] = tuple(
+    model
+    for model in vars(responses).values()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
 )
 REF = "#/components/schemas/{model}"
 KEY = {"type": "http", "scheme": "bearer", "description": "A key of this installation"}
@@ -58,20 +65,19 @@ def describe(
     status: int = 200,
 ) -> dict[str, Any]:
     """Return the keyword arguments that describe a route to FastAPI."""
-    success: dict[str, Any] = {"description": "Done"}
+    success: dict[str, Any] = {"description": "Done", "content": {}}
     if answer is not None:
-        success["model"] = answer
+        success["content"] |= json_of(answer)
     if is_stream:
-        success["content"] = {"text/event-stream": {"schema": {"type": "string"}}}
+        success["content"]["text/event-stream"] = {}
     extra: dict[str, Any] = {"security": []} if is_public else {}
     if body is not None:
-        schema = {"$ref": REF.format(model=body.__name__)}
-        extra["requestBody"] = {
-            "required": True,
-            "content": {"application/json": {"schema": schema}},
-        }
+        extra["requestBody"] = {"required": True, "content": json_of(body)}
     statuses = {*errors} if is_public else {*errors, 400, 401, 413, 500, 503, 504}
-    refused = {s: {"description": ERRORS[s], "model": ErrorResponse} for s in sorted(statuses)}
+    refused = {
+        one: {"description": ERRORS[one], "content": json_of(ErrorResponse)}
+        for one in sorted(statuses)
+    }
     return {
         "operation_id": operation_id,
         "openapi_extra": extra,
@@ -81,6 +87,11 @@ def describe(
     }
 
 
+def json_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return the `content` of a JSON body; `openapi_of` puts the schema itself in place."""
+    return {"application/json": {"schema": {"$ref": REF.format(model=model.__name__)}}}
+
+
 def openapi_of(app: FastAPI) -> dict[str, Any]:
     """Return the whole description."""
     description = get_openapi(
@@ -88,8 +99,8 @@ def openapi_of(app: FastAPI) -> dict[str, Any]:
     )
     components = description.setdefault("components", {})
     schemas = components.setdefault("schemas", {})
-    bodies = [(body, "validation") for body in BODIES]
-    _, definitions = models_json_schema(bodies, ref_template=REF)  # type: ignore[arg-type]
+    models = [(model, "validation") for model in (*BODIES, *ANSWERS)]
+    _, definitions = models_json_schema(models, ref_template=REF)  # type: ignore[arg-type]
     schemas.update(definitions["$defs"])
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)

@@ -1,7 +1,8 @@
 """Server-sent events, written straight to ASGI: one `data:` line per block, LF only, ASCII only.
 
-Blocks never have `event:` or `id:` lines, and a heartbeat is a block of its own: each of the other
-shapes breaks a client (see the wire-format notes in ARCHITECTURE.md).
+Each rule is a client that broke: Dify's plugin SDK ends at an `event:` or `id:` line and at CRLF,
+and loses a chunk that a comment is glued to, so a heartbeat is a block of its own; OpenAI's clients
+crash on `event: ping`; `requests` and `httpx` split lines at a raw U+2028 or U+0085.
 """
 
 import asyncio

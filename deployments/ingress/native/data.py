@@ -82,6 +82,8 @@ async def _index_request(services: Services, request: Request) -> IndexRequest:
     content_type = request.headers.get("content-type", "")
     if not content_type.startswith("multipart/form-data"):
         return await services.read(request, IndexRequest)
+    if "charset" in content_type.lower():
+        raise InvalidRequest("a form's text is UTF-8; send no charset")
     max_files = services.args.max_documents_per_call
     try:
         async with request.form(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response
 
 from deployments.errors import RagError
 from deployments.ingress.graph import Graph
-from deployments.ingress.openapi import describe
+from deployments.ingress.openapi import describe, json_of
 from deployments.ingress.schemas.responses import Health, Readiness
 from deployments.ingress.services import Services, json_response
 
@@ -48,7 +48,7 @@ def operations_router(services: Services) -> APIRouter:
         return json_response({"status": "ok"})
 
     described = describe("ready", None, Readiness, is_public=True)
-    unready = {"description": "A part does not answer", "model": Readiness}
+    unready = {"description": "A part does not answer", "content": json_of(Readiness)}
     described["responses"][503] = unready
 
     @router.get("/v1/health/ready", **described)

@@ -154,7 +154,7 @@ async def test_index_refuses_a_bad_form(
 
 @pytest.mark.parametrize("content", [b"", b"--b\r\n", b"junk", b"--b\r\nx\r\n\r\n"])
 async def test_index_refuses_a_malformed_form(client: httpx.AsyncClient, content: bytes) -> None:
-    for boundary in ("; boundary=b", ""):
+    for boundary in ("; boundary=b", "; boundary=b; charset=punycode", ""):
         headers = {"content-type": f"multipart/form-data{boundary}"}
         response = await client.post("/v1/data/index", content=content, headers=headers)
         assert response.status_code == 400

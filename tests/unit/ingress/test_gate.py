@@ -174,6 +174,12 @@ async def test_body_memory_is_bounded(build: Build, served: Served) -> None:
         assert app._bodies._room == 8 * 1024
 
 
+async def test_body_of_a_public_route_is_not_kept(build: Build) -> None:
+    async with in_process(build(max_body_bytes=1024)) as client:
+        response = await client.request("GET", "/v1/health", content=b"x" * 10_000)
+    assert response.status_code == 200
+
+
 async def test_body_that_is_compressed_is_refused(client: httpx.AsyncClient) -> None:
     headers = {"content-encoding": "gzip"}
     response = await client.post("/v1/inference", content=b"\x1f\x8b", headers=headers)
