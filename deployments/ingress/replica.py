@@ -16,8 +16,7 @@ from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
-from deployments.stores.database import Database
-from deployments.stores.keys import KeyStore
+from deployments.stores.keys import open_keys
 
 METRICS_TIMEOUT_S = 5.0
 
@@ -36,9 +35,7 @@ class Ingress:
         self._args = args
         self._graph = graph_factory(*graph_args, **handles)
         self._metrics = Metrics()
-        settings = Settings()
-        store = KeyStore(Database(settings.database), settings.state_path)
-        self._keys = ThreadedKeys(store)
+        self._keys = ThreadedKeys(open_keys(Settings()))
 
     def __serve_build_asgi_app__(self) -> App:
         """Return the application; Serve calls this once, after the constructor."""
