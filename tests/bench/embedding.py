@@ -101,10 +101,9 @@ def work(system: str) -> None:
 def soak(num_calls: int) -> None:
     """Print the resident memory along `num_calls` calls of 1 to 4 texts of many lengths."""
     encode, rng, process = ours(asyncio.new_event_loop(), 0), random.Random(7), psutil.Process()
-    pool = [
-        " ".join(rng.choices(text.split(), k=rng.choice((3, 9, 20, 45, 90, 300))))
-        for text in texts(500, 7)
-    ]
+    lengths = rng.choices((3, 9, 20, 45, 300), weights=(40, 30, 20, 9, 1), k=500)
+    words = texts(50, 7)
+    pool = [" ".join(rng.choices(rng.choice(words).split(), k=length)) for length in lengths]
     print("\ncalls    RSS MiB")
     for call in range(num_calls + 1):
         if call % max(num_calls // 10, 1) == 0:
