@@ -9,6 +9,7 @@ Example:
 
 import argparse
 import asyncio
+import atexit
 import json
 import random
 import statistics
@@ -61,6 +62,7 @@ def ours(loop: asyncio.AbstractEventLoop, texts_per_caller: int) -> Encode:
 
     embedder = Embedder(EmbedderArgs(source=SOURCE))
     loop.run_until_complete(embedder.start())
+    atexit.register(lambda: loop.run_until_complete(embedder.stop()))
 
     async def encode(batch: list[str]) -> np.ndarray:
         size = texts_per_caller or len(batch)
