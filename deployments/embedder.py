@@ -40,6 +40,10 @@ class Embedder:
             self._start = asyncio.create_task(self._engine.start())
         await asyncio.shield(self._start)
 
+    async def stop(self) -> None:
+        """Free the model; whoever still waits gets EngineFailed."""
+        await self._engine.stop()
+
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, list[int]]:
         """Return one vector per text, float32[n, dim] L2-normalised, and each text's tokens.
 

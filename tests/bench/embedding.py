@@ -9,6 +9,7 @@ Example:
 
 import argparse
 import asyncio
+import atexit
 import json
 import random
 import statistics
@@ -61,6 +62,7 @@ def ours(loop: asyncio.AbstractEventLoop, texts_per_caller: int) -> Encode:
 
     embedder = Embedder(EmbedderArgs(source=SOURCE))
     loop.run_until_complete(embedder.start())
+    atexit.register(lambda: loop.run_until_complete(embedder.stop()))
 
     async def encode(batch: list[str]) -> np.ndarray:
         size = texts_per_caller or len(batch)
@@ -101,10 +103,9 @@ def work(system: str) -> None:
 def soak(num_calls: int) -> None:
     """Print the resident memory along `num_calls` calls of 1 to 4 texts of many lengths."""
     encode, rng, process = ours(asyncio.new_event_loop(), 0), random.Random(7), psutil.Process()
-    pool = [
-        " ".join(rng.choices(text.split(), k=rng.choice((3, 9, 20, 45, 90, 300))))
-        for text in texts(500, 7)
-    ]
+    lengths = rng.choices((3, 9, 20, 45, 300), weights=(40, 30, 20, 9, 1), k=500)
+    words = texts(50, 7)
+    pool = [" ".join(rng.choices(rng.choice(words).split(), k=length)) for length in lengths]
     print("\ncalls    RSS MiB")
     for call in range(num_calls + 1):
         if call % max(num_calls // 10, 1) == 0:

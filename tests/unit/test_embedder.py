@@ -72,6 +72,6 @@ async def test_embedder_is_ill_when_it_is_stuck(monkeypatch: pytest.MonkeyPatch)
 async def test_embedder_is_ill_when_its_engine_has_stopped() -> None:
     replica = Embedder(FAKE)
     await replica.start()
-    await replica._engine.stop()
+    await replica.stop()
     with pytest.raises(EngineFailed):
         await replica.check_health()

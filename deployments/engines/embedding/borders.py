@@ -10,14 +10,15 @@ import regex  # type: ignore[import-untyped]
 _BORDER = re.compile(
     r"""
       (?P<paragraph> \n[^\S\n]*\n\s* | \f\s* | \u2029\s* | \n(?=\#{1,6}\s) )
-    | (?P<sentence>  [.!?…]+ ["'”’»)\]]* \s+ (?=[^\sa-z])
+    | (?P<sentence>  (?<![.!?…])[.!?…]++ ["'”’»)\]]* \s+ (?=[^\sa-z])
                    | [。！？｡．؟۔।॥]+ ["'”’»)\]」』）】〉》]* \s* )
     | (?P<line>      \n\s* )
     """,
     re.VERBOSE,
 )
 """A border lies at the end of a match. Latin sentences need white space and no small letter after
-it (so that "e.g. this" goes on); Chinese, Japanese, Arabic and Indic full stops need neither."""
+it (so that "e.g. this" goes on); Chinese, Japanese, Arabic and Indic full stops need neither. The
+look-behind keeps the search linear on endless rows of dots."""
 
 _GRAPHEME = regex.compile(r"\X")
 

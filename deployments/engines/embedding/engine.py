@@ -25,7 +25,10 @@ MIN_SEGMENT_TOKENS = 16
 """A smaller segment could fail to hold one character with the special tokens around it."""
 
 _TEXTS_PER_CALL = 64
-"""Texts tokenised before another caller gets its turn on the tokenizer's thread."""
+"""Texts tokenised before another caller gets its turn on the thread."""
+
+_LONG_TEXT = 10_000
+"""Characters of a text that would keep queries waiting, so it takes the documents' thread."""
 
 
 class BatchedEmbedder(ABC):
@@ -34,6 +37,7 @@ class BatchedEmbedder(ABC):
     def __init__(self, args: EmbedderArgs) -> None:
         self._args = args
         self._text_thread = ThreadPoolExecutor(1, "embedding-text")
+        self._document_thread = ThreadPoolExecutor(1, "embedding-documents")
         self._loader = ThreadPoolExecutor(1, "embedding-loader")
         self._workers: ThreadPoolExecutor | None = None
         self._loaded: tuple[Model, TokenBatcher] | None = None
@@ -90,7 +94,9 @@ class BatchedEmbedder(ABC):
 
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, list[int]]:
         """Return one vector per text, in order, and each text's number of tokens."""
-        pieces = await self._tokenize(texts, self._pieces)
+        is_long = any(len(text) > _LONG_TEXT for text in texts)
+        thread = self._document_thread if is_long else self._text_thread
+        pieces = await self._tokenize(texts, self._pieces, thread)
         vectors = await self._vectors([sequence for text in pieces for sequence in text])
         means, start = np.empty((len(texts), self.dim), np.float32), 0
         for row, text in enumerate(pieces):
@@ -100,7 +106,7 @@ class BatchedEmbedder(ABC):
 
     async def embed_documents(self, texts: Sequence[str]) -> list[EmbeddedText]:
         """Segment each text and embed the segments."""
-        segmented = await self._tokenize(texts, self._segments)
+        segmented = await self._tokenize(texts, self._segments, self._document_thread)
         vectors = await self._vectors([ids for _, text in segmented for ids in text])
         documents, start = [], 0
         for segments, _ in segmented:
@@ -113,7 +119,7 @@ class BatchedEmbedder(ABC):
         """Return the segments of a text, in order; their spans leave out only white space."""
         segmenter = self._segmenter(self._args.overlap_tokens)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._text_thread, segmenter.segment, text)
+        return await loop.run_in_executor(self._document_thread, segmenter.segment, text)
 
     def num_tokens_waiting(self) -> int:
         """Return how many tokens are queued."""
@@ -125,6 +131,7 @@ class BatchedEmbedder(ABC):
             await self._batcher.stop()
             self._loaded = None
         self._text_thread.shutdown(wait=False, cancel_futures=True)
+        self._document_thread.shutdown(wait=False, cancel_futures=True)
         self._loader.shutdown(wait=False)
         if self._workers is not None:
             self._workers.shutdown(wait=False, cancel_futures=True)
@@ -162,15 +169,18 @@ class BatchedEmbedder(ABC):
         return self._model.tokenizer.encode([text[part.start : part.end] for part in segments])
 
     async def _tokenize(
-        self, texts: Sequence[str], work: Callable[[Sequence[str]], list[Result]]
+        self,
+        texts: Sequence[str],
+        work: Callable[[Sequence[str]], list[Result]],
+        thread: ThreadPoolExecutor,
     ) -> list[Result]:
-        """Return `work` of the texts, done on the text thread in turns with other callers."""
+        """Return `work` of the texts, done on a thread in turns with other callers."""
         self._batcher.admit(0)
         results: list[Result] = []
         loop = asyncio.get_running_loop()
         for start in range(0, len(texts), _TEXTS_PER_CALL):
             some = texts[start : start + _TEXTS_PER_CALL]
-            results += await loop.run_in_executor(self._text_thread, work, some)
+            results += await loop.run_in_executor(thread, work, some)
         return results
 
     async def _vectors(self, sequences: Sequence[TokenIds]) -> Vectors:

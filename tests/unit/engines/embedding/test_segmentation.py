@@ -173,3 +173,10 @@ def test_segments_of_a_long_text_come_fast_and_cross_blocks() -> None:
     parts = Segmenter(FakeTokenizer(), 256, 32).segment(text)
     assert parts[-1].end == len(text.rstrip())
     assert all(text[part.end - 1] == "." for part in parts)
+
+
+@pytest.mark.parametrize("unit", [".", ". ", "\n", " ", "'.", "。", "?!x", "\u0301", "\n \n"])
+@pytest.mark.timeout(20)
+def test_segments_of_hostile_texts_take_linear_time(unit: str) -> None:
+    text = unit * 100_000 + "x"
+    assert Segmenter(FakeTokenizer(), 256, 32).segment(text)[-1].end == len(text)
