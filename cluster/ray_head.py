@@ -21,6 +21,8 @@ from cluster.state import StateFolder, write_private
 LOGICAL_CPUS = 16  # replicas ask for fractions; the host's real cores are shared by threads
 OBJECT_STORE_BYTES = 200_000_000  # vectors and texts in flight; weights never go through it
 START_TIMEOUT_S = 120.0
+# `ray start` gives its raylet a fixed 30 s (ray/_private/node.py), too few on a crowded host.
+START_ATTEMPTS = 3
 STOP_TIMEOUT_S = 20.0
 
 
@@ -120,25 +122,27 @@ class RayHead:
             OperatorError: it ended, did not answer in time, or let an anonymous caller in.
         """
         token = ensure_token(state)
-        child = spawn(head_command(state, ports), env, state.logs / "ray.log")
-        head = cls(child, f"http://{LOOPBACK}:{ports.dashboard}", token)
-        try:
-            head._wait(state)
-            head.verify_locked()
-        except BaseException:
-            head.stop()
-            raise
-        return head
+        for _ in range(START_ATTEMPTS):
+            child = spawn(head_command(state, ports), env, state.logs / "ray.log")
+            head = cls(child, f"http://{LOOPBACK}:{ports.dashboard}", token)
+            try:
+                if head._answers():
+                    head.verify_locked()
+                    return head
+            except BaseException:
+                head.stop()
+                raise
+        raise OperatorError(f"Ray did not start; see {state.logs / 'ray.log'}")
 
-    def _wait(self, state: StateFolder) -> None:
+    def _answers(self) -> bool:
+        """Wait for the dashboard; returns False when the head ended or did not answer in time."""
         deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            if self.child.poll() is not None:
-                raise OperatorError(f"Ray did not start; see {state.logs / 'ray.log'}")
+        while time.monotonic() < deadline and self.child.poll() is None:
             if self._status({"authorization": f"Bearer {self.token}"}) == httpx.codes.OK:
-                return
+                return True
             time.sleep(0.2)
-        raise OperatorError(f"Ray did not answer in time; see {state.logs / 'ray.log'}")
+        self.stop()
+        return False
 
     def verify_locked(self) -> None:
         """Prove that a caller without the token is refused.
