@@ -17,7 +17,9 @@ Event = dict[str, Any]
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     collection: Annotated[str, typer.Option(help="Where the answer comes from.")] = "docs",
-    top_k: Annotated[int, typer.Option(min=1, help="Chunks to rest the answer on.")] = 5,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Chunks to rest the answer on.", show_default="3")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
     model: Annotated[str, typer.Option(help="Model to ask; the default one if empty.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

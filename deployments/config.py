@@ -34,6 +34,7 @@ class GeneratorArgs(Args):
     max_batch_tokens: int = Field(default=512, ge=16, description="tokens of one forward pass")
     max_queued_requests: int = Field(default=256, ge=1)
     default_max_tokens: int = Field(default=512, ge=1)
+    default_temperature: float = Field(default=1.0, ge=0, le=2)
     fake_token_delay_s: float = Field(default=0.001, ge=0, le=10, description="fake engine only")
 
 

@@ -66,7 +66,7 @@ class Generator:
             await asyncio.to_thread(self._engine.check, request.sampling)
         token_ids, num_passages = await self._prompt(request)
         max_tokens = self._max_tokens(len(token_ids), request.sampling.max_tokens)
-        sampling = replace(request.sampling, max_tokens=max_tokens)
+        sampling = self._resolved(request.sampling, max_tokens)
         yield PromptAccepted(len(token_ids), num_passages)
         if request.n == 1:
             own = EngineRequest(request.request_id, token_ids, sampling)
@@ -77,6 +77,12 @@ class Generator:
         async with aclosing(self._choices(request, token_ids, sampling)) as choices:
             async for event in choices:
                 yield event
+
+    def _resolved(self, sampling: SamplingParams, max_tokens: int) -> SamplingParams:
+        temperature = sampling.temperature
+        if temperature is None:
+            temperature = self._args.default_temperature
+        return replace(sampling, max_tokens=max_tokens, temperature=temperature)
 
     async def _choices(
         self, request: GenerationRequest, token_ids: tuple[int, ...], sampling: SamplingParams

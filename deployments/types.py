@@ -45,11 +45,11 @@ class SamplingParams:
     of alternatives reported per token (0: only the chosen one), None reports nothing.
     `repetition_penalty` covers prompt and output, presence and frequency penalty the output only.
     `max_tokens` None lets the Generator replica take its default, lowered to what the context
-    leaves; an engine always gets a number.
+    leaves, and `temperature` None its default; an engine reads `heat`.
     """
 
     max_tokens: int | None = None
-    temperature: float = 1.0
+    temperature: float | None = None
     top_p: float = 1.0
     top_k: int = 0
     min_p: float = 0.0
@@ -61,6 +61,11 @@ class SamplingParams:
     logprobs: int | None = None
     logit_bias: tuple[tuple[int, float], ...] = ()
     grammar: Grammar | None = None
+
+    @property
+    def heat(self) -> float:
+        """Return the temperature, 1 where nobody said one."""
+        return 1.0 if self.temperature is None else self.temperature
 
 
 @dataclass(frozen=True, slots=True)

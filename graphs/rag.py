@@ -47,6 +47,7 @@ class AnswerArgs(Args):
     top_k: int = Field(default=3, ge=1, le=50, description="passages in the prompt")
     mode: SearchMode = "hybrid"
     min_score: float = Field(default=0.2, ge=-1, le=1, description="least cosine of a passage")
+    temperature: float = Field(default=0.0, ge=0, le=2, description="where none is asked for")
     template: str = TEMPLATE
     unknown: str = UNKNOWN
 
@@ -148,7 +149,10 @@ class RagGraph(Corpus):
 
     def _ground(self, request: GenerationRequest, chunks: list[ScoredChunk]) -> GenerationRequest:
         grounding = Grounding(self._args.answer.template, tuple(chunk.text for chunk in chunks))
-        return dataclasses.replace(request, grounding=grounding)
+        sampling = request.sampling
+        if sampling.temperature is None:
+            sampling = dataclasses.replace(sampling, temperature=self._args.answer.temperature)
+        return dataclasses.replace(request, grounding=grounding, sampling=sampling)
 
     def _unknown(self, request: GenerationRequest) -> list[AnswerEvent]:
         events: list[AnswerEvent] = [PromptAccepted(prompt_tokens=0), Sources(())]

@@ -170,7 +170,7 @@ def _decode(token_ids: Sequence[int]) -> str:
 
 def _answer_tokens(request: EngineRequest) -> Iterator[int]:
     answer = f"Echo: {_question(request.token_ids)}"
-    if request.sampling.temperature > 0 and request.sampling.seed is not None:
+    if request.sampling.heat > 0 and request.sampling.seed is not None:
         digest = hashlib.sha256(str(request.sampling.seed).encode()).hexdigest()
         answer = f"{digest[:6]} {answer}"
     yield from (FIRST_CHARACTER + ord(character) for character in answer)

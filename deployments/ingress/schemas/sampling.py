@@ -107,7 +107,9 @@ class Sampling(Schema):
     """The parameters of all generation routes; null means the default."""
 
     max_tokens: MaxTokens | None = Field(default=None, description="null: the server's default")
-    temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy")
+    temperature: float | None = Field(
+        default=None, ge=0, le=2, description="0 is greedy; null: the model's default"
+    )
     top_p: float | None = Field(default=None, ge=0, le=1)
     top_k: int | None = Field(default=None, ge=0, le=1_000_000, description="0 is off")
     min_p: float | None = Field(default=None, ge=0, le=1)
@@ -134,7 +136,7 @@ class Sampling(Schema):
         bias = {int(token): value for token, value in (self.logit_bias or {}).items()}
         return SamplingParams(
             max_tokens=self.max_tokens if max_tokens is None else max_tokens,
-            temperature=1.0 if self.temperature is None else float(self.temperature),
+            temperature=None if self.temperature is None else float(self.temperature),
             top_p=top_p,
             top_k=self.top_k or 0,
             min_p=self.min_p or 0.0,

@@ -52,7 +52,7 @@ class Sampler:
         """Return whether the request asks for more than the best token."""
         params = self.params
         return (
-            params.temperature > 0
+            params.heat > 0
             or params.logprobs is not None
             or bool(params.logit_bias)
             or self._has_penalties
@@ -72,7 +72,7 @@ class Sampler:
         """Return the next token and remember it; `scores` float32[vocab] may be changed."""
         raw = scores.clone() if self.params.logprobs is not None else None
         self._adjust(scores)
-        token = self._draw(scores) if self.params.temperature > 0 else int(scores.argmax())
+        token = self._draw(scores) if self.params.heat > 0 else int(scores.argmax())
         if raw is not None:
             self.logprobs.append(self._alternatives(raw, token))
         if self._has_penalties:
@@ -121,7 +121,7 @@ class Sampler:
     def _draw(self, scores: torch.Tensor) -> int:
         """Draw from the softmax of the scores, cut by top_k, top_p and min_p in this order."""
         params = self.params
-        scores = scores / params.temperature
+        scores = scores / params.heat
         ids: torch.Tensor | None = None
         if 0 < params.top_k < scores.numel():
             scores, ids = scores.topk(params.top_k)
