@@ -87,9 +87,9 @@ async def compare(
             ]
             first = sum(hits[0].document_id == f"f{n}" for n, hits in enumerate(found))
             worst = min(hits[0].cosine or 0 for hits in found)
-            table.add_row(
-                name, str(number), f"{sum(right)}/{len(facts)}", str(first), f"{worst:.2f}"
-            )
+            row = (name, str(number), f"{sum(right)}/{len(facts)}", str(first), f"{worst:.2f}")
+            table.add_row(*row)
+            print("\t".join(row), flush=True)
             if options.show_misses:
                 for answer, fact, is_right in zip(answers, facts, right, strict=True):
                     if not is_right:
