@@ -6,7 +6,8 @@ from collections import OrderedDict
 from typing import Any
 
 import llguidance.hf
-import llguidance.torch
+import llguidance.numpy
+import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer
 
@@ -23,15 +24,14 @@ class Matcher:
 
     def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
-        self._bitmask = llguidance.torch.allocate_token_bitmask(1, vocab_size)
+        self._bitmask = llguidance.numpy.allocate_token_bitmask(1, vocab_size)
 
     def mask(self, scores: torch.Tensor) -> None:
         """Set the scores, float32[vocab], of all tokens that cannot come next to minus infinity."""
-        llguidance.torch.fill_next_token_bitmask(self._matcher, self._bitmask, 0)
-        bits = self._bitmask[0].to(scores.device)
-        shifts = torch.arange(32, dtype=torch.int32, device=scores.device)
-        allowed = ((bits[:, None] >> shifts) & 1).flatten()[: scores.numel()].bool()
-        scores.masked_fill_(~allowed, -torch.inf)
+        llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bitmask, 0)
+        bits = np.unpackbits(self._bitmask[0].view(np.uint8), bitorder="little")
+        forbidden = torch.from_numpy(bits[: scores.numel()] == 0)
+        scores.masked_fill_(forbidden.to(scores.device), -torch.inf)
 
     def accept(self, token: int) -> None:
         """Go on by one token, which the mask allowed."""
