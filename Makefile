@@ -50,7 +50,7 @@ $(INSTALLED_DEV): $(INSTALLED)
 serve: install ## Install, then run the cluster until Ctrl-C (CONFIG=serve_config.yaml)
 	@exec $(BIN)/ragserve up $(CONFIG)
 
-test: install-dev lint typecheck test-unit test-integration test-e2e ## Install and run every check
+test: install-dev lint typecheck test-unit test-integration test-chaos test-e2e ## Install and run every check
 
 fmt: install-dev ## Format the code and fix what the linter can
 	$(BIN)/ruff format .

@@ -32,7 +32,7 @@ ChoiceEvent = Delta | Finished
 
 
 class Generator:
-    """Generates with the engine that `args` names. Await `start` before the first request."""
+    """Generates with the engine that `args` names. It loads on first use: Serve's health check."""
 
     def __init__(self, args: GeneratorArgs) -> None:
         self._args = args
@@ -60,6 +60,7 @@ class Generator:
             Overloaded: the engine's queue is full.
             EngineFailed: the engine died.
         """
+        await self.start()
         if request.sampling.grammar is None:
             self._engine.check(request.sampling)
         else:  # compiling a grammar takes a while

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-FOLDERS = ("unit", "integration", "e2e")
+FOLDERS = ("unit", "integration", "chaos", "e2e")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

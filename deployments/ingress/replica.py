@@ -5,7 +5,8 @@ The only module of the ingress that knows Ray. `@serve.ingress()` without an app
 not pickle. ``graphs/`` turns the class into a deployment and hands in the graph.
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ray import serve
@@ -17,6 +18,15 @@ from deployments.ingress.asgi import App
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
 from deployments.stores.keys import open_keys
+from deployments.types import (
+    AnswerEvent,
+    Document,
+    GenerationRequest,
+    IndexedDocument,
+    Retrieval,
+    ScoredChunk,
+    SearchRequest,
+)
 
 METRICS_TIMEOUT_S = 5.0
 
@@ -52,6 +62,29 @@ class Ingress:
     def metrics(self) -> bytes:
         """Return this replica's own counters; the graph adds those of all replicas up."""
         return self._metrics.text()
+
+    async def index(self, collection: str, documents: Sequence[Document]) -> list[IndexedDocument]:
+        """Store documents: for callers that hold a handle to the application instead of a URL."""
+        indexed: list[IndexedDocument] = await self._graph.index(
+            collection, documents, timeout_s=self._args.request_timeout_s
+        )
+        return indexed
+
+    async def search(self, request: SearchRequest) -> list[ScoredChunk]:
+        """Return matching chunks, best first, to a caller with a handle."""
+        chunks: list[ScoredChunk] = await self._graph.search(
+            request, timeout_s=self._args.request_timeout_s
+        )
+        return chunks
+
+    async def answer(
+        self, request: GenerationRequest, retrieval: Retrieval
+    ) -> AsyncGenerator[AnswerEvent]:
+        """Yield the events of an answer from a collection to a caller with a handle."""
+        events = self._graph.answer(request, retrieval, timeout_s=self._args.request_timeout_s)
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     async def _cluster_metrics(self) -> bytes:
         page: bytes = await self._graph.metrics(timeout_s=METRICS_TIMEOUT_S)

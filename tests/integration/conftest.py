@@ -10,7 +10,7 @@ from tests.stack import ROOT, Stack, running
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
-    with running(ROOT / "tests/integration/slow_fake.yaml") as stack:
+    with running(ROOT / "configs/fake.yaml") as stack:
         yield stack
 
 

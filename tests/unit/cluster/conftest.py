@@ -1,5 +1,4 @@
 import os
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,12 +7,6 @@ import pytest
 from cluster.edge import Edge, EdgeOptions
 from cluster.ports import LOOPBACK, free_ports
 from tests.unit.cluster.edge_backend import Backend, running_backend
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Ray's own modules warn when they are first imported
-    import ray.serve.schema
-
-    assert ray.serve.schema
 
 MAX_BODY_BYTES = 1_000_000
 

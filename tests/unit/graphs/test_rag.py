@@ -1,0 +1,86 @@
+"""The composed application in one process, as builders run it: no cluster, fake engines."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ray import serve
+
+from deployments.errors import CollectionNotFound
+from deployments.types import (
+    Delta,
+    Document,
+    Finished,
+    GenerationRequest,
+    Message,
+    PromptAccepted,
+    Retrieval,
+    SamplingParams,
+    SearchRequest,
+    Sources,
+)
+from graphs.prompt import UNKNOWN
+from graphs.rag import RagArgs, build
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def handle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("RAGSERVE_STATE_DIR", str(tmp_path))
+    config = yaml.safe_load((ROOT / "configs/fake.yaml").read_text())
+    args = config["applications"][0]["args"] | {"answer": {"min_score": 0.05}}
+    return serve.run(build(RagArgs.model_validate(args)), _local_testing_mode=True)
+
+
+def ask(question: str, **options: Any) -> GenerationRequest:
+    sampling = SamplingParams(max_tokens=500)
+    messages = (Message("user", question),)
+    return GenerationRequest(request_id="r", messages=messages, sampling=sampling, **options)
+
+
+def answer(handle: Any, request: GenerationRequest, retrieval: Retrieval) -> list[Any]:
+    return list(handle.options(stream=True).answer.remote(request, retrieval))
+
+
+@pytest.fixture
+def stored(handle: Any) -> Any:
+    documents = [
+        Document(id="bread", text="Golden Crumb sells Nightloaf."),
+        Document(id="ferry", text="The ferry to Skarro costs twelve dollars."),
+    ]
+    handle.index.remote("docs", documents).result(timeout_s=30)
+    return handle
+
+
+def test_answer_names_its_sources_before_its_text(stored: Any) -> None:
+    events = answer(stored, ask("What does Golden Crumb sell?"), Retrieval("docs"))
+    assert isinstance(events[0], PromptAccepted)
+    assert isinstance(events[1], Sources)
+    assert events[1].chunks[0].document_id == "bread"
+    assert events[0].num_passages == len(events[1].chunks)
+    assert isinstance(events[-1], Finished)
+    text = "".join(event.text for event in events if isinstance(event, Delta))
+    assert "Nightloaf" in text
+
+
+def test_nothing_relevant_asks_no_model(stored: Any) -> None:
+    events = answer(stored, ask("Golden Crumb?", n=2), Retrieval("docs", min_score=0.99))
+    assert events[0] == PromptAccepted(0)
+    assert events[1] == Sources(())
+    assert [event.text for event in events if isinstance(event, Delta)] == [UNKNOWN, UNKNOWN]
+    assert [event.index for event in events if isinstance(event, Finished)] == [0, 1]
+
+
+def test_search_in_every_mode(stored: Any) -> None:
+    for mode in ("dense", "lexical", "hybrid"):
+        request = SearchRequest(collection="docs", query="ferry to Skarro", mode=mode, top_k=1)
+        (hit,) = stored.search.remote(request).result(timeout_s=30)
+        assert hit.document_id == "ferry"
+
+
+def test_error_keeps_its_type(handle: Any) -> None:
+    request = SearchRequest(collection="no-such", query="x")
+    with pytest.raises(CollectionNotFound):
+        handle.search.remote(request).result(timeout_s=30)
