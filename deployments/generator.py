@@ -131,18 +131,32 @@ class Generator:
         return await self._grounded(request)
 
     async def _grounded(self, request: GenerationRequest) -> tuple[tuple[int, ...], int]:
-        """Return the grounded prompt with as many passages, from the best on, as fit."""
-        assert request.grounding is not None
+        """Return the grounded prompt with as many passages, from the best on, as fit.
+
+        All passages fit as a rule; where they do not, their number is found by bisection.
+        """
+        grounding = request.grounding
+        assert grounding is not None
         context = self._engine.context_length
         reserve = request.sampling.max_tokens
         if reserve is None:
             reserve = min(self._args.default_max_tokens, context // 4)
-        for num_passages in range(len(request.grounding.passages), -1, -1):
-            messages = ground(request.messages, request.grounding, num_passages)
-            token_ids = tuple(await self._encode_chat(messages))
-            if len(token_ids) + reserve <= context or num_passages == 0:
-                break
-        return token_ids, num_passages
+
+        async def encode(num_passages: int) -> tuple[int, ...]:
+            messages = ground(request.messages, grounding, num_passages)
+            return tuple(await self._encode_chat(messages))
+
+        token_ids = await encode(len(grounding.passages))
+        if len(token_ids) + reserve <= context:
+            return token_ids, len(grounding.passages)
+        fits, too_many = 0, len(grounding.passages)
+        while too_many - fits > 1:
+            middle = (fits + too_many) // 2
+            if len(await encode(middle)) + reserve <= context:
+                fits = middle
+            else:
+                too_many = middle
+        return await encode(fits), fits
 
     def _max_tokens(self, num_prompt: int, asked: int | None) -> int:
         """Return how many tokens a choice may have."""
