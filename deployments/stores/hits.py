@@ -36,6 +36,8 @@ def nearest(search: Callable[[int], list[Hit]], limit: int, total: int) -> list[
 def fuse(rankings: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
     """Return every hit of the rankings, once, by reciprocal rank fusion: Σ 1 / (k + rank).
 
+    Equal sums, the rule when two rankings disagree on the first two, are ordered by cosine.
+
     Source: Cormack, Clarke and Büttcher, SIGIR 2009. Ranks start at 1.
     """
     scores: dict[int, float] = {}
@@ -48,5 +50,5 @@ def fuse(rankings: Sequence[Sequence[Hit]], k: int) -> list[Hit]:
     return sorted(fused, key=_order)
 
 
-def _order(hit: Hit) -> tuple[float, int]:
-    return (-hit.score, hit.number)
+def _order(hit: Hit) -> tuple[float, float, int]:
+    return (-hit.score, -(hit.cosine or 0.0), hit.number)

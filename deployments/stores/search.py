@@ -161,7 +161,7 @@ def _check(request: SearchRequest, query: Query | None) -> None:
 
 
 def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> list[ScoredChunk]:
-    """Return those hits that are still stored, best first, equal scores by chunk id."""
+    """Return those hits that are still stored, best first: by score, cosine, chunk id."""
     found = []
     for first in range(0, len(hits), PAGE):
         page = {hit.number: hit for hit in hits[first : first + PAGE]}
@@ -181,4 +181,8 @@ def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> l
                     metadata=metadata,
                 )
             )
-    return sorted(found, key=lambda chunk: (-chunk.score, chunk.chunk_id))
+    return sorted(found, key=_order)
+
+
+def _order(chunk: ScoredChunk) -> tuple[float, float, str]:
+    return (-chunk.score, -(chunk.cosine or 0.0), chunk.chunk_id)

@@ -25,10 +25,16 @@ def ground(
         refused = InvalidRequest("retrieval needs a message of the user")
         refused.param = "messages"
         raise refused
-    passages = grounding.passages[:num_passages]
     values = {
-        "passages": "\n\n".join(f"[{i}] {text}" for i, text in enumerate(passages, start=1)),
+        "passages": _listed(grounding.passages[:num_passages]),
         "question": messages[last].content,
     }
     content = FIELD.sub(lambda match: values[match[1]], grounding.template)
     return (*messages[:last], replace(messages[last], content=content), *messages[last + 1 :])
+
+
+def _listed(passages: Sequence[str]) -> str:
+    """Number the passages; one alone stays as it is, a number would only distract."""
+    if len(passages) == 1:
+        return passages[0]
+    return "\n\n".join(f"[{i}] {text}" for i, text in enumerate(passages, start=1))

@@ -32,8 +32,10 @@ def test_fusion_adds_reciprocal_ranks():
     assert [hit.cosine for hit in fused] == [0.2, 0.1, 0.3]
 
 
-def test_fusion_of_equal_scores_keeps_the_logs_order():
-    assert [hit.number for hit in fuse([ranking(9), ranking(3)], k=1)] == [3, 9]
+def test_fusion_of_equal_scores_prefers_the_cosine_then_the_logs_order():
+    assert [hit.number for hit in fuse([ranking(3), ranking(9)], k=1)] == [9, 3]
+    blind = [[Hit(9, 1.0)], [Hit(3, 1.0)]]
+    assert [hit.number for hit in fuse(blind, k=1)] == [3, 9]
 
 
 def test_fusion_of_nothing_is_nothing():

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import torch
 
@@ -121,10 +121,14 @@ class TransformersEngine:
         """Refuse a grammar that cannot be compiled, and biases of tokens that do not exist."""
         if sampling.grammar is not None:
             self._grammars.matcher(sampling.grammar)
-        for token, _ in sampling.logit_bias:
+        self._check_tokens((token for token, _ in sampling.logit_bias), "logit_bias")
+
+    def _check_tokens(self, tokens: Iterable[int], param: str) -> None:
+        """Refuse a token that does not exist; in a prompt it would kill the generation thread."""
+        for token in tokens:
             if not 0 <= token < self._loaded.vocab_size:
                 refused = InvalidRequest(f"the model has no token {token}")
-                refused.param = "logit_bias"
+                refused.param = param
                 raise refused
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
@@ -160,6 +164,7 @@ class TransformersEngine:
         """Return how many tokens the request may have."""
         self.check_health()
         self.check(request.sampling)
+        self._check_tokens(request.token_ids, "prompt")
         max_tokens = request.sampling.max_tokens
         assert max_tokens is not None, "the replica sets max_tokens"
         if len(request.token_ids) + max_tokens > self.context_length:
