@@ -1,57 +1,24 @@
-"""Attention over the paged cache, one request at a time.
+"""Attention over the paged cache that reads each request's own keys and no others.
 
 The library's own SDPA path multiplies the queries of a batch with the keys of every request in it
-and masks all but a diagonal of blocks. Here each request sees its own keys only, read in place from
-the cache's pages.
+and masks all but a diagonal of blocks. Here keys are read in place from the cache's pages, and
+requests that decode share a call where their pages allow it.
 """
 
 from collections.abc import Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.generation.continuous_batching.requests import FutureRequestState
+
+from deployments.engines.generation.transformers.layout import Layout, Run, Span, mask_of, padded
 
 NAME = "ragserve_paged"
 
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where one request's queries are in the batch, and its keys in the cache.
-
-    `pages` are (first row, number of rows) in the cache's per-layer view, in order.
-    """
-
-    start: int
-    end: int
-    num_keys: int
-    pages: tuple[tuple[int, int], ...]
-
-
-batch: ContextVar[tuple[Span, ...]] = ContextVar("batch")
-
-
-def plan(requests: Sequence[FutureRequestState], allocator: Any) -> tuple[Span, ...]:
-    """Return the layout of a batch whose inputs the library has just prepared."""
-    page = allocator.tokens_per_page
-    stride = allocator.block_physical_stride
-    sequences = []
-    start = 0
-    for request in requests:
-        num_keys = request.state.position_offset
-        blocks = allocator.block_table[request.state.request_id]
-        pages = tuple(
-            (block * stride, min(page, num_keys - i * page))
-            for i, block in enumerate(blocks)
-            if num_keys > i * page
-        )
-        end = start + request.query_length
-        sequences.append(Span(start, end, num_keys, pages))
-        start = end
-    return tuple(sequences)
+batch: ContextVar[Layout] = ContextVar("batch")
+"""The batch that the generation thread computes now."""
 
 
 def attend(
@@ -65,7 +32,7 @@ def attend(
     write_index: Sequence[torch.Tensor] = (),
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Write the new keys and values to the cache and attend, request by request.
+    """Write the new keys and values to the cache and attend.
 
     Args:
         module: the model's attention layer.
@@ -81,52 +48,85 @@ def attend(
     Returns:
         [1, num_tokens, num_heads, head_dim], and no attention weights.
     """
+    if kwargs.get("softcap") is not None or kwargs.get("s_aux") is not None:
+        raise NotImplementedError("this model's attention has soft caps or sinks")
     allocator = cache.layer_to_allocator[module.layer_idx]
     keys, values = allocator._kv_token_views[module.layer_idx]
     rows = write_index[allocator.index]
     keys.index_copy_(0, rows, key[0].transpose(0, 1))
     values.index_copy_(0, rows, value[0].transpose(0, 1))
-    out = torch.empty_like(query[0].transpose(0, 1))
-    for sequence in batch.get():
-        out[sequence.start : sequence.end] = _attend_one(query, keys, values, sequence, scaling)
+    layout = batch.get()
+    queries = query[0].transpose(0, 1)
+    if len(layout.runs) == 1 and not layout.spans and isinstance(layout.runs[0].rows, slice):
+        return _attend_run(queries, keys, values, layout.runs[0], scaling).unsqueeze(0), None
+    out = queries.new_empty(queries.shape)
+    for run in layout.runs:
+        out[run.rows] = _attend_run(queries[run.rows], keys, values, run, scaling)
+    for span in layout.spans:
+        out[span.start : span.end] = _attend_span(query, keys, values, span, scaling)
     return out.unsqueeze(0), None
 
 
-def _attend_one(
+def _attend_run(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    run: Run,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Return [num requests, num_heads, head_dim]; nothing is copied."""
+    _, num_heads, head_dim = keys.shape
+    row = num_heads * head_dim
+    size = (run.num, run.num_keys, num_heads, head_dim)
+    strides = (run.distance * row, row, head_dim, 1)
+    k, v = (
+        view.as_strided(size, strides, view.storage_offset() + run.first * row).transpose(1, 2)
+        for view in (keys, values)
+    )
+    grouped = queries.reshape(run.num, num_heads, -1, head_dim)
+    out = scaled_dot_product_attention(grouped, k, v, attn_mask=run.mask, scale=scaling)
+    return out.reshape(queries.shape)
+
+
+def _attend_span(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    sequence: Span,
+    span: Span,
     scaling: float | None,
 ) -> torch.Tensor:
     """Return [num_queries, num_heads, head_dim] of one request."""
-    q = query[:, :, sequence.start : sequence.end]
-    k = _read(keys, sequence.pages)
-    v = _read(values, sequence.pages)
-    num_queries = sequence.end - sequence.start
+    q = query[:, :, span.start : span.end]
+    num_queries = span.end - span.start
     if num_queries == 1:
-        grouped = q.view(1, k.shape[1], -1, q.shape[-1])
-        return scaled_dot_product_attention(grouped, k, v, scale=scaling).view(1, *q.shape[1::2])
-    mask = None
-    if num_queries < sequence.num_keys:
-        mask = _causal(num_queries, sequence.num_keys, q.device)
+        num_keys = padded(span.num_keys)
+        k, v = _read(keys, span, num_keys), _read(values, span, num_keys)
+        mask = mask_of([span.num_keys], num_keys, q.device)
+        grouped = q.reshape(1, k.shape[1], -1, q.shape[-1])
+        out = scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scaling)
+        return out.reshape(1, q.shape[1], q.shape[-1])
+    k, v = _read(keys, span, span.num_keys), _read(values, span, span.num_keys)
+    causal = None
+    if num_queries < span.num_keys:
+        causal = torch.ones(num_queries, span.num_keys, dtype=torch.bool, device=q.device)
+        causal = causal.tril(span.num_keys - num_queries)
     out = scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+        q, k, v, attn_mask=causal, is_causal=causal is None, scale=scaling, enable_gqa=True
     )
     return out[0].transpose(0, 1)
 
 
-def _read(view: torch.Tensor, pages: tuple[tuple[int, int], ...]) -> torch.Tensor:
-    """Return [1, num_kv_heads, num_keys, head_dim]: a view of one page, a copy of several."""
-    parts = [view[start : start + length] for start, length in pages]
+def _read(view: torch.Tensor, span: Span, num_keys: int) -> torch.Tensor:
+    """Return [1, num_kv_heads, num_keys, head_dim]: a view of one page, a copy of several.
+
+    What is more than the request has comes from the rest of its last page and must be masked.
+    """
+    surplus = num_keys - span.num_keys
+    *full, (start, length) = span.pages
+    parts = [view[first : first + count] for first, count in full]
+    parts.append(view[start : start + length + surplus])
     rows = parts[0] if len(parts) == 1 else torch.cat(parts)
     return rows.transpose(0, 1).unsqueeze(0)
-
-
-def _causal(num_queries: int, num_keys: int, device: torch.device) -> torch.Tensor:
-    """Return bool[num_queries, num_keys]: the queries are the last of the keys' positions."""
-    full = torch.ones(num_queries, num_keys, dtype=torch.bool, device=device)
-    return full.tril(num_keys - num_queries)
 
 
 def no_mask(*args: Any, **kwargs: Any) -> None:

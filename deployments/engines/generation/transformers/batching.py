@@ -19,6 +19,7 @@ from transformers.generation.continuous_batching.continuous_api import (
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
 from deployments.engines.generation.transformers import attention
+from deployments.engines.generation.transformers.layout import layout_of
 from deployments.engines.generation.transformers.sampling import Sampler, SamplingProcessor
 
 Step = list[tuple[str, list[int], bool]]
@@ -95,14 +96,13 @@ class Batcher(ContinuousBatchingManager):
     def _generation_step(self) -> None:
         processor = self.batch_processor
         assert processor is not None
-        inputs: Any = processor.inputs_and_outputs
-        allocator = processor.cache.cache_allocators["full_attention"]
-        token = attention.batch.set(attention.plan(inputs.requests_in_batch, allocator))
-        try:
-            with torch.inference_mode():
-                super()._generation_step()
-        finally:
-            attention.batch.reset(token)
+        allocator = processor.cache.cache_allocators.get("full_attention")
+        with torch.inference_mode():
+            if self.model.config._attn_implementation == attention.NAME:
+                inputs: Any = processor.inputs_and_outputs
+                layout = layout_of(inputs.requests_in_batch, allocator, self.model.device)
+                attention.batch.set(layout)
+            super()._generation_step()
 
 
 def batching_config(

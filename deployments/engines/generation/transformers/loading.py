@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from deployments.config import GeneratorArgs
-from deployments.engines.generation.transformers.merging import merge_linears
+from deployments.engines.generation.transformers.linears import improve_linears
 from deployments.engines.weights import Weights, locate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,7 +52,7 @@ def load(args: GeneratorArgs) -> LoadedModel:
             **_gguf(weights),
         )
     model.to(args.device).eval().requires_grad_(False)
-    merge_linears(model)
+    improve_linears(model)
     return LoadedModel(model, tokenizer, _eos_token_ids(model, tokenizer))
 
 
