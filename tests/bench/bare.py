@@ -7,6 +7,8 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+HOPS = ("Hop1", "Hop2", "Hop3")
+
 
 class Hop:
     """Returns what it is given."""
@@ -15,6 +17,7 @@ class Hop:
         return value
 
 
+@serve.ingress()
 class Bare:
     """An ingress that awaits three hops, one after another."""
 
@@ -36,5 +39,5 @@ class Bare:
 
 def build() -> Application:
     """Compose the three hops."""
-    hops = [serve.deployment(Hop, name=f"Hop{n}").bind() for n in (1, 2, 3)]
-    return serve.deployment(serve.ingress()(Bare), name="Bare").bind(*hops)
+    hops = [serve.deployment(Hop, name=name).bind() for name in HOPS]
+    return serve.deployment(Bare, name="Bare").bind(*hops)
