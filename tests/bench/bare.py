@@ -37,7 +37,8 @@ class Bare:
         return app
 
 
-def build() -> Application:
-    """Compose the three hops."""
+def build(args: dict[str, Any]) -> Application:
+    """Compose the three hops; Serve passes `args` of the YAML, which are none."""
+    assert not args
     hops = [serve.deployment(Hop, name=name).bind() for name in HOPS]
     return serve.deployment(Bare, name="Bare").bind(*hops)

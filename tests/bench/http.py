@@ -164,8 +164,9 @@ def main() -> None:
     parser.add_argument("--first-rounds", type=int, default=10, help="rounds for the first token")
     parser.add_argument("--tokens", type=int, default=96, help="new tokens per stream")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--serve-mode", default="grpc", choices=["grpc", "haproxy", "default"])
     options = parser.parse_args()
-    with running(CONFIG) as stack:
+    with running(CONFIG, RAGSERVE_SERVE_MODE=options.serve_mode) as stack:
         Console(width=110).print(run(compare(stack.url, stack.key, options)))
 
 

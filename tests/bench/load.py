@@ -115,6 +115,7 @@ class Connection(asyncio.Protocol):
         self._reply = Reply(0)
         self._left = -1
         self._tail = b""
+        self.is_open = True
 
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
@@ -142,6 +143,7 @@ class Connection(asyncio.Protocol):
             self._done.set_result(reply)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
         if self._done and not self._done.done():
             self._done.set_exception(ConnectionError("the server closed the connection"))
 
@@ -175,8 +177,9 @@ class Client:
         return f"{head}{length if content else ''}\r\n".encode() + content
 
     async def connections(self, count: int) -> list[Connection]:
-        """Return that many open connections."""
+        """Return that many open connections; the edge closes those that were idle for long."""
         loop = asyncio.get_running_loop()
+        self._open = [one for one in self._open if one.is_open]
         while len(self._open) < count:
             _, one = await loop.create_connection(Connection, self._host, self._port)
             self._open.append(one)

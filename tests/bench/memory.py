@@ -56,7 +56,7 @@ def name_of(command: list[str]) -> str:
     for name in ("haproxy", "raylet", "gcs_server", "dashboard", "cluster.cli", "runtime_env"):
         if name in title.split(" --")[0].lower():
             return name
-    return title.split()[0].removeprefix("ray::").rpartition("/")[2]
+    return title.split()[0].removeprefix("ray::").rpartition("/")[2].partition(".")[0]
 
 
 def memory(stack: Stack) -> list[Memory]:
