@@ -77,8 +77,9 @@ test-chaos: install-dev ## Tests that kill processes while requests run
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 
 bench: install-dev ## Measure against the limits of this machine
-	@for script in tests/bench/bench_*.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in $$(grep -l '^if __name__' tests/bench/*.py); do \
+		name=$$(basename "$$script" .py); echo "== $$name"; \
+		$(BIN)/python -m "tests.bench.$$name" || exit 1; done
 
 clean: ## Remove .venv and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build *.egg-info

@@ -7,6 +7,8 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
+HOPS = ("Hop1", "Hop2", "Hop3")
+
 
 class Hop:
     """Returns what it is given."""
@@ -15,6 +17,7 @@ class Hop:
         return value
 
 
+@serve.ingress()
 class Bare:
     """An ingress that awaits three hops, one after another."""
 
@@ -34,7 +37,8 @@ class Bare:
         return app
 
 
-def build() -> Application:
-    """Compose the three hops."""
-    hops = [serve.deployment(Hop, name=f"Hop{n}").bind() for n in (1, 2, 3)]
-    return serve.deployment(serve.ingress()(Bare), name="Bare").bind(*hops)
+def build(args: dict[str, Any]) -> Application:
+    """Compose the three hops; Serve passes `args` of the YAML, which are none."""
+    assert not args
+    hops = [serve.deployment(Hop, name=name).bind() for name in HOPS]
+    return serve.deployment(Bare, name="Bare").bind(*hops)
