@@ -1,4 +1,4 @@
-"""The official `openai` client against the default application: what it asks is what it gets."""
+"""The official `openai` client against the default application: it gets what it asks for."""
 
 import math
 import re
