@@ -104,7 +104,7 @@ def test_token_outside_the_vocabulary_is_refused(client: httpx.Client) -> None:
     assert refusal(client, "/v1/completions", json=body)[0] == 400
 
 
-@pytest.mark.parametrize("pattern", ["(", "[z-a]", "(?<=a)b", "a{99999999}"])
+@pytest.mark.parametrize("pattern", ["(", "[z-a]", "(?<=a)b"])
 def test_unusable_regex_is_refused(pattern: str, client: httpx.Client) -> None:
     body = chat(response_format={"type": "regex", "regex": pattern})
     assert refusal(client, CHAT, json=body)[0] == 400
