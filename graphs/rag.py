@@ -37,6 +37,7 @@ from graphs.corpus import Corpus
 from graphs.handles import Deadline, call, call_all, stream
 from graphs.metrics import cluster_metrics
 from graphs.prompt import TEMPLATE, UNKNOWN
+from graphs.relevance import relevant
 
 HEALTH_TIMEOUT_S = 5.0
 
@@ -47,6 +48,9 @@ class AnswerArgs(Args):
     top_k: int = Field(default=3, ge=1, le=50, description="passages in the prompt")
     mode: SearchMode = "hybrid"
     min_score: float = Field(default=0.2, ge=-1, le=1, description="least cosine of a passage")
+    strong_score: float = Field(
+        default=0.35, ge=-1, le=1, description="cosine below which a passage must share a word"
+    )
     relative_score: float = Field(
         default=0.7, ge=0, le=1, description="least share of the best passage's cosine"
     )
@@ -101,7 +105,12 @@ class RagGraph(Corpus):
         deadline = Deadline(timeout_s)
         chunks = await self._search(self._passage_search(request, retrieval), deadline)
         if retrieval.top_k is None:
-            chunks = close_to_best(chunks, self._args.answer.relative_score)
+            chunks = relevant(
+                chunks,
+                _question(request),
+                strong_score=self._args.answer.strong_score,
+                relative_score=self._args.answer.relative_score,
+            )
         if not chunks and request.sampling.grammar is None:
             for event in self._unknown(request):
                 yield event
@@ -164,16 +173,6 @@ class RagGraph(Corpus):
         for index in range(request.n):
             events += [Delta(self._args.answer.unknown, index), Finished("stop", 0, index)]
         return events
-
-
-def close_to_best(chunks: list[ScoredChunk], share: float) -> list[ScoredChunk]:
-    """Return the chunks with at least that share of the best cosine, in their order.
-
-    A small model mixes up passages: one that is clearly the best had better stand alone.
-    Source: ``tests/e2e/test_facts.py``, 29 of 50 facts held with all three passages.
-    """
-    best = max((chunk.cosine or 0.0 for chunk in chunks), default=0.0)
-    return [chunk for chunk in chunks if (chunk.cosine or 0.0) >= share * best]
 
 
 def _question(request: GenerationRequest) -> str:

@@ -161,28 +161,22 @@ def _check(request: SearchRequest, query: Query | None) -> None:
 
 
 def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> list[ScoredChunk]:
-    """Return those hits that are still stored, best first: by score, cosine, chunk id."""
-    found = []
+    """Return those hits that are still stored, in their order."""
+    found: dict[int, ScoredChunk] = {}
     for first in range(0, len(hits), PAGE):
         page = {hit.number: hit for hit in hits[first : first + PAGE]}
         parameters = {"collection_id": follower.collection_id, "numbers": list(page)}
         for number, *fields, metadata in connection.execute(STORED_CHUNKS, parameters):
             chunk_id, document_id, title, text, start, end = fields
-            found.append(
-                ScoredChunk(
-                    chunk_id=chunk_id,
-                    document_id=document_id,
-                    title=title,
-                    text=text,
-                    start=start,
-                    end=end,
-                    score=page[number].score,
-                    cosine=page[number].cosine,
-                    metadata=metadata,
-                )
+            found[number] = ScoredChunk(
+                chunk_id=chunk_id,
+                document_id=document_id,
+                title=title,
+                text=text,
+                start=start,
+                end=end,
+                score=page[number].score,
+                cosine=page[number].cosine,
+                metadata=metadata,
             )
-    return sorted(found, key=_order)
-
-
-def _order(chunk: ScoredChunk) -> tuple[float, float, str]:
-    return (-chunk.score, -(chunk.cosine or 0.0), chunk.chunk_id)
+    return [found[hit.number] for hit in hits if hit.number in found]

@@ -29,6 +29,8 @@ from deployments.types import (
     SearchRequest,
 )
 from graphs.prompt import TEMPLATE
+from graphs.rag import AnswerArgs
+from graphs.relevance import relevant
 
 FACTS = Path(__file__).parent.parent / "e2e" / "facts.yaml"
 OTHERS = {
@@ -99,8 +101,15 @@ async def compare(
 
 
 async def search(embedder: Embedder, retriever: Any, question: str, top_k: int) -> list[Any]:
-    request = SearchRequest(collection="facts", query=question, top_k=top_k)
-    return await retriever.search(request, await embedder.embed([question]), "minilm")
+    request = SearchRequest(collection="facts", query=question, top_k=top_k, min_score=0.2)
+    hits = await retriever.search(request, await embedder.embed([question]), "minilm")
+    answer = AnswerArgs()
+    return relevant(
+        hits,
+        question,
+        strong_score=answer.strong_score,
+        relative_score=answer.relative_score,
+    )
 
 
 async def ask(generator: Generator, template: str, question: str, passages: list[str]) -> str:

@@ -18,12 +18,8 @@ FACTS = yaml.safe_load((Path(__file__).parent / "facts.yaml").read_text(encoding
 MODEL = "rag/facts"
 LEAST_HELD = 40
 AT_ONCE = 8
-NEAR_MISS = pytest.mark.xfail(
-    strict=True,
-    reason="a fact about wool is as near (cosine 0.30) as real documents are to good questions",
-)
 OFF_TOPIC = (
-    pytest.param("How do I knit a sweater for a penguin?", marks=NEAR_MISS),
+    "How do I knit a sweater for a penguin?",
     "What is the best way to sharpen a kitchen knife?",
     "How does photosynthesis work?",
     "Who won the football world cup of 1998?",

@@ -79,6 +79,7 @@ async def test_edge_strips_headers_that_steer_serve(edge_port: int) -> None:
     arrived = dict(answer.json()["headers"])
     assert arrived["x-kept"] == "yes"
     assert arrived.pop("x-forwarded-for") == LOOPBACK
+    assert arrived.pop("x-request-id").startswith("req_")
     assert not {name.lower() for name in STEERING} & set(arrived)
 
 
