@@ -102,7 +102,7 @@ async def test_closing_the_iterator_frees_the_slot(engine: GenerationEngine) -> 
 
 async def test_cancelling_the_reader_frees_the_slot(engine: GenerationEngine) -> None:
     task = asyncio.create_task(answer(engine, ask(engine, "Tell a story. " * 40, max_tokens=2000)))
-    await until(lambda: engine.stats().num_running == 1)
+    await until(lambda: engine.stats().num_running == 1, 20)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
@@ -150,7 +150,7 @@ async def test_stop_fails_waiting_requests(name: str) -> None:
     engine = create_engine(GeneratorArgs(**ARGS[name]))
     await engine.start()
     task = asyncio.create_task(answer(engine, ask(engine, "Tell a story. " * 60, max_tokens=2000)))
-    await until(lambda: engine.stats().num_running == 1)
+    await until(lambda: engine.stats().num_running == 1, 20)
     await engine.stop()
     with pytest.raises(EngineFailed):
         await asyncio.wait_for(task, 1.0)
