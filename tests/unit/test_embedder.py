@@ -17,7 +17,7 @@ FAKE = EmbedderArgs(engine="fake")
 
 async def test_embedder_starts_on_first_use_for_all_callers() -> None:
     replica = Embedder(FAKE)
-    assert replica.num_tokens_waiting() == 0
+    assert (await replica.stats()).num_tokens_waiting == 0
     answers = await asyncio.gather(*[replica.embed([f"text {n}"]) for n in range(8)])
     assert [(vectors.shape, tokens) for vectors, tokens in answers] == [((1, 64), [4])] * 8
 

@@ -16,7 +16,15 @@ from .documents import ARABIC, EMOJI, archive, pdf, word
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """Return the extraction children; other tests may have left other processes."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "deployments.engines.extraction" in process.cmdline():
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 async def test_child_reads_like_the_parent() -> None:

@@ -158,7 +158,7 @@ async def test_death_of_the_engine_fails_every_request_at_once() -> None:
         while engine.stats().num_running < 3:
             await asyncio.sleep(0.01)
     engine._loaded.model.forward = None
-    done, _ = await asyncio.wait(tasks, timeout=3.0)
+    done, _ = await asyncio.wait(tasks, timeout=30.0)
     assert len(done) == 3
     assert all(isinstance(task.exception(), EngineFailed) for task in done)
     with pytest.raises(EngineFailed):
