@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import random
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 
@@ -88,6 +89,12 @@ def prompts_of(count: int, chance: random.Random) -> list[str]:
     ]
 
 
+def add_row(table: Table, *cells: str) -> None:
+    """Add a row and show it at once: the whole takes minutes."""
+    table.add_row(*cells)
+    print("\t".join(cells), file=sys.stderr, flush=True)
+
+
 async def measure(side: Side, num: int, options: argparse.Namespace, table: Table) -> None:
     """Measure one number of streams and add its rows."""
     chance = random.Random(num)
@@ -97,7 +104,8 @@ async def measure(side: Side, num: int, options: argparse.Namespace, table: Tabl
     pairs = zip(ours, theirs, strict=True)
     ratios = sorted(http.tokens_per_s / bare.tokens_per_s for http, bare in pairs)
     spread = f"{ratios[0]:.3f} ... {ratios[-1]:.3f}"
-    table.add_row(
+    add_row(
+        table,
         str(num),
         "tokens/s",
         f"{statistics.median(one.tokens_per_s for one in ours):.1f}",
@@ -109,7 +117,7 @@ async def measure(side: Side, num: int, options: argparse.Namespace, table: Tabl
     ours, theirs = await rounds(side, num, options.first_rounds, 4, chance)
     firsts = [median_ms([a.first_s for one in way for a in one.answers]) for way in (ours, theirs)]
     added = f"{firsts[0] - firsts[1]:+.1f} ms"
-    table.add_row(str(num), "first token p50 ms", *(f"{first:.1f}" for first in firsts), added, "")
+    add_row(table, str(num), "first token p50 ms", *(f"{first:.1f}" for first in firsts), added, "")
 
 
 async def rounds(
@@ -132,8 +140,8 @@ def add_gaps(table: Table, num: int, ours: list[Round], theirs: list[Round]) -> 
         p50, p90 = percentile(gaps, 50) * 1000, percentile(gaps, 90) * 1000
         cells.append(f"{p50:.1f} / {p90:.1f}")
         ratios.append(f"{p90 / p50:.2f}")
-    table.add_row(
-        str(num), "gap p50 / p90 ms", *cells, f"p90/p50 {ratios[0]}", f"engine {ratios[1]}"
+    add_row(
+        table, str(num), "gap p50 / p90 ms", *cells, f"p90/p50 {ratios[0]}", f"engine {ratios[1]}"
     )
 
 
