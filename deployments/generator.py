@@ -4,7 +4,7 @@ A plain class; ``graphs/`` turns it into a deployment. It does not know Ray, HTT
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
@@ -78,6 +78,24 @@ class Generator:
         async with aclosing(self._choices(request, token_ids, sampling)) as choices:
             async for event in choices:
                 yield event
+
+    async def complete(self, request: GenerationRequest) -> list[GenerationEvent]:
+        """Return the same events at once, each choice's text in one delta; raises as `generate`."""
+        accepted: list[GenerationEvent] = []
+        deltas: dict[int, list[Delta]] = {index: [] for index in range(request.n)}
+        ends: list[GenerationEvent] = []
+        async with aclosing(self._events(request)) as events:
+            async for event in events:
+                if isinstance(event, Delta):
+                    deltas[event.index].append(event)
+                elif isinstance(event, Finished):
+                    ends.append(event)
+                else:
+                    accepted.append(event)
+        return [*accepted, *(joined(parts) for parts in deltas.values() if parts), *ends]
+
+    def _events(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
+        return cast(AsyncGenerator[GenerationEvent], self.generate(request))
 
     def _resolved(self, sampling: SamplingParams, max_tokens: int) -> SamplingParams:
         temperature = sampling.temperature
@@ -195,3 +213,9 @@ class Generator:
         """Raise EngineFailed when the engine can no longer make progress."""
         await self.start()
         self._engine.check_health()
+
+
+def joined(parts: Sequence[Delta]) -> Delta:
+    """Return one delta for several of the same choice."""
+    logprobs = tuple(entry for part in parts for entry in part.logprobs)
+    return Delta("".join(part.text for part in parts), parts[0].index, logprobs)

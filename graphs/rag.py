@@ -7,6 +7,7 @@ three handle calls.
 import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any, cast
 
 from pydantic import Field
@@ -24,6 +25,7 @@ from deployments.types import (
     AnswerEvent,
     Delta,
     Finished,
+    GenerationEvent,
     GenerationRequest,
     Grounding,
     PromptAccepted,
@@ -82,7 +84,10 @@ class RagGraph(Corpus):
         super().__init__(args.embedder.model, embedder, retriever)
         self._args = args
         self._generator = generator
-        self._generate = generator.options(method_name="generate", stream=True)
+        # Plain pickle: cloudpickle takes five times as long, once per token.
+        self._generate = generator.options(
+            method_name="generate", stream=True, response_serialization="pickle"
+        )
 
     @property
     def generation_models(self) -> Sequence[str]:
@@ -93,7 +98,7 @@ class RagGraph(Corpus):
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[AnswerEvent]:
         """Yield `PromptAccepted`, then each choice's deltas and `Finished`, interleaved."""
-        return stream(self._generate.remote(request), Deadline(timeout_s))
+        return self._events(request, Deadline(timeout_s))
 
     async def answer(
         self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
@@ -115,14 +120,11 @@ class RagGraph(Corpus):
             for event in self._unknown(request):
                 yield event
             return
-        events = stream(self._generate.remote(self._ground(request, chunks)), deadline)
-        try:
+        async with aclosing(self._events(self._ground(request, chunks), deadline)) as events:
             async for event in events:
                 yield event
                 if isinstance(event, PromptAccepted):
                     yield Sources(tuple(chunks[: event.num_passages]))
-        finally:
-            await events.aclose()
 
     async def health(self, *, timeout_s: float) -> dict[str, bool]:
         """Return, for each part the graph needs, whether it answers."""
@@ -149,6 +151,18 @@ class RagGraph(Corpus):
             retrievers=await call_all(self._retriever, "stats", deadline),
             ingresses=await call_all(ingress, "metrics", deadline),
         )
+
+    async def _events(
+        self, request: GenerationRequest, deadline: Deadline
+    ) -> AsyncGenerator[GenerationEvent]:
+        """Yield a generation's events: as they come, or at its end where nobody reads along."""
+        if not request.is_streamed:
+            for event in await call(self._generator.complete.remote(request), deadline):
+                yield event
+            return
+        async with aclosing(stream(self._generate.remote(request), deadline)) as events:
+            async for event in events:
+                yield event
 
     def _passage_search(self, request: GenerationRequest, retrieval: Retrieval) -> SearchRequest:
         defaults = self._args.answer

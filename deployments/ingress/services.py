@@ -73,6 +73,11 @@ class ChatBody(Protocol):
         """Return how many answers are wanted."""
         ...
 
+    @property
+    def stream(self) -> bool | None:
+        """Return whether the answer is read as it comes."""
+        ...
+
     def chat(self) -> tuple[Message, ...]:
         """Return the turns of the chat."""
         ...
@@ -105,6 +110,7 @@ class Services:
             sampling=body.sampling(),
             messages=body.chat(),
             n=body.num_choices,
+            is_streamed=bool(body.stream),
         )
         return target, events_of(self.graph, target, generation, self.args.request_timeout_s)
 

@@ -73,6 +73,7 @@ def _requests(body: CompletionRequest, request_id: str) -> list[GenerationReques
             prompt=prompt if isinstance(prompt, str) else None,
             prompt_token_ids=None if isinstance(prompt, str) else tuple(prompt),
             n=body.num_choices,
+            is_streamed=bool(body.stream),
         )
         for position, prompt in enumerate(body.prompts())
     ]

@@ -65,6 +65,18 @@ def test_answer_names_its_sources_before_its_text(stored: Any) -> None:
     assert "Nightloaf" in text
 
 
+def test_whole_answer_is_the_streamed_one_at_once(stored: Any) -> None:
+    streamed = answer(stored, ask("What does Golden Crumb sell?", n=2), Retrieval("docs"))
+    request = ask("What does Golden Crumb sell?", n=2, is_streamed=False)
+    whole = answer(stored, request, Retrieval("docs"))
+    assert whole[:2] == streamed[:2]
+    for index in range(2):
+        text = "".join(e.text for e in streamed if isinstance(e, Delta) and e.index == index)
+        assert [e.text for e in whole if isinstance(e, Delta) and e.index == index] == [text]
+    ends = [[e for e in events if isinstance(e, Finished)] for events in (whole, streamed)]
+    assert sorted(ends[0], key=repr) == sorted(ends[1], key=repr)
+
+
 def test_nothing_relevant_asks_no_model(stored: Any) -> None:
     events = answer(stored, ask("Golden Crumb?", n=2), Retrieval("docs", min_score=0.99))
     assert events[0] == PromptAccepted(0)
