@@ -4,7 +4,7 @@ A plain class; ``graphs/`` turns it into a deployment. It does not know Ray, HTT
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
@@ -49,7 +49,7 @@ class Generator:
         """End every request and free the model."""
         await self._engine.stop()
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Yield `PromptAccepted`, then every choice's deltas, interleaved, each to its `Finished`.
 
         Closing the iterator cancels all choices.
@@ -84,7 +84,7 @@ class Generator:
         accepted: list[GenerationEvent] = []
         deltas: dict[int, list[Delta]] = {index: [] for index in range(request.n)}
         ends: list[GenerationEvent] = []
-        async with aclosing(self._events(request)) as events:
+        async with aclosing(self.generate(request)) as events:
             async for event in events:
                 if isinstance(event, Delta):
                     deltas[event.index].append(event)
@@ -93,9 +93,6 @@ class Generator:
                 else:
                     accepted.append(event)
         return [*accepted, *(joined(parts) for parts in deltas.values() if parts), *ends]
-
-    def _events(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
-        return cast(AsyncGenerator[GenerationEvent], self.generate(request))
 
     def _resolved(self, sampling: SamplingParams, max_tokens: int) -> SamplingParams:
         temperature = sampling.temperature

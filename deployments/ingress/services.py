@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.config import IngressArgs
+from deployments.engines.extraction.document import Extracted
 from deployments.ingress.generation import (
     Answer,
     Events,
@@ -32,20 +33,6 @@ from deployments.types import GenerationRequest, Message, SamplingParams, Scored
 
 Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
-
-
-class Extracted(Protocol):
-    """The text of a file."""
-
-    @property
-    def text(self) -> str:
-        """Return the normalised text."""
-        ...
-
-    @property
-    def title(self) -> str:
-        """Return the title that the file gives itself, or ""."""
-        ...
 
 
 Extract = Callable[[bytes, str], Awaitable[Extracted]]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import httpx
 import pytest
 
 from tests.stack import ROOT, Stack, running
@@ -12,9 +11,3 @@ from tests.stack import ROOT, Stack, running
 def stack() -> Iterator[Stack]:
     with running(ROOT / "tests/chaos/slow_fake.yaml") as stack:
         yield stack
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with stack.client() as client:
-        yield client

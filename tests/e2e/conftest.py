@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-import httpx
 import openai
 import pytest
 
@@ -13,12 +12,6 @@ from tests.stack import ROOT, Stack, running
 def stack() -> Iterator[Stack]:
     with running(ROOT / "serve_config.yaml") as stack:
         yield stack
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with stack.client() as client:
-        yield client
 
 
 @pytest.fixture(scope="session")
