@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import cast
 
 from deployments.config import GeneratorArgs
+from deployments.delivery.outbox import Outbox
 from deployments.engines.generation.base import EngineRequest, GenerationEngine
 from deployments.engines.generation.grounding import ground
 from deployments.engines.generation.registry import create_engine
@@ -22,6 +23,7 @@ from deployments.types import (
     GenerationRequest,
     Message,
     PromptAccepted,
+    ReplyTo,
     SamplingParams,
 )
 
@@ -38,6 +40,7 @@ class Generator:
         self._args = args
         self._engine: GenerationEngine = create_engine(args)
         self._start: asyncio.Task[None] | None = None
+        self._outbox = Outbox()
 
     async def start(self) -> None:
         """Load the model, once; Serve's first health check waits for it."""
@@ -48,6 +51,7 @@ class Generator:
     async def stop(self) -> None:
         """End every request and free the model."""
         await self._engine.stop()
+        self._outbox.close()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent]:
         """Yield `PromptAccepted`, then every choice's deltas, interleaved, each to its `Finished`.
@@ -78,6 +82,19 @@ class Generator:
         async with aclosing(self._choices(request, token_ids, sampling)) as choices:
             async for event in choices:
                 yield event
+
+    async def deliver(self, request: GenerationRequest, reply_to: ReplyTo) -> int:
+        """Send the same events to an inbox as they come; return their number; raises as `generate`.
+
+        Cancelling the call cancels all choices.
+        """
+        connection = await self._outbox.connection(reply_to)
+        num_events = 0
+        async with aclosing(self.generate(request)) as events:
+            async for event in events:
+                connection.send(reply_to.subscription, event)
+                num_events += 1
+        return num_events
 
     async def complete(self, request: GenerationRequest) -> list[GenerationEvent]:
         """Return the same events at once, each choice's text in one delta; raises as `generate`."""

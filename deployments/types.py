@@ -142,6 +142,16 @@ GenerationEvent = PromptAccepted | Delta | Finished
 
 
 @dataclass(frozen=True, slots=True)
+class ReplyTo:
+    """Where a Generator replica sends the events of one streamed request (``delivery/``)."""
+
+    host: str
+    port: int
+    secret: bytes = field(repr=False)
+    subscription: int
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStats:
     """What an engine is doing right now."""
 

@@ -1,25 +1,33 @@
 """Every Ray call of the graphs: deadlines, cancellation, and Ray's errors as ours.
 
-A bare ``asyncio.wait_for`` on a handle leaves the replica working; `call` and `stream` cancel it.
+A bare ``asyncio.wait_for`` on a handle leaves the replica working; `call` and `delivered` cancel.
 It does not know what is called or why.
 """
 
 import asyncio
+import contextlib
 import logging
 import math
 from collections.abc import AsyncGenerator
 from typing import Any, cast
 
 import grpc
+import ray
 from ray.exceptions import RayActorError, RayTaskError, TaskCancelledError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentResponseGenerator
+from ray.util import get_node_ip_address
 
+from deployments.delivery.inbox import Subscription
 from deployments.errors import DeadlineExceeded, EngineFailed, Overloaded, RagError
+from deployments.types import Finished, GenerationEvent
 
 log = logging.getLogger("ray.serve")
 
 DEFAULT_RETRY_AFTER_S = 1
+
+STRAGGLERS_TIMEOUT_S = 5.0
+"""Longest wait for events that were sent before a call returned: they take another way."""
 
 Response = DeploymentResponse[Any] | DeploymentResponseGenerator[Any]
 """What `handle.method.remote()` returns as Ray types it; the caller knows which of the two."""
@@ -52,31 +60,39 @@ async def call(response: Response, deadline: Deadline) -> Any:
         raise translate(exc) from exc
 
 
-async def stream(response: Response, deadline: Deadline) -> AsyncGenerator[Any]:
-    """Yield a streaming call's items; closing the iterator stops the replica's work.
+async def delivered(
+    response: Response, subscription: Subscription, num_choices: int, deadline: Deadline
+) -> AsyncGenerator[GenerationEvent]:
+    """Yield the events of `Generator.deliver` until every choice has finished.
+
+    Closing the iterator stops the replica's work.
 
     Raises:
-        DeadlineExceeded: the deadline passed before the last item.
+        DeadlineExceeded: the deadline passed before the last event.
+        EngineFailed: the events stopped coming before the last choice had finished.
         RagError: what the replica raised, or what its loss means to the caller.
     """
-    has_expired = False
-
-    def expire() -> None:
-        nonlocal has_expired
-        has_expired = True
-        cancel(response)
-
-    timer = asyncio.get_running_loop().call_at(deadline.at, expire)
+    work = asyncio.ensure_future(call(response, deadline))
+    work.add_done_callback(lambda _: subscription.wake.set())
     try:
-        async for item in cast("DeploymentResponseGenerator[Any]", response):
-            yield item
-    except Exception as exc:
-        if has_expired:
-            raise DeadlineExceeded("the request did not finish before its deadline") from None
-        raise translate(exc) from exc
+        num_unfinished = num_choices
+        while num_unfinished > 0:
+            async with asyncio.timeout(STRAGGLERS_TIMEOUT_S if work.done() else None):
+                await subscription.wake.wait()
+            for event in subscription.take():
+                yield event
+                num_unfinished -= isinstance(event, Finished)
+            if work.done() and work.result() <= subscription.num_received:
+                break
+        with contextlib.suppress(RagError):  # nothing is missing any more
+            await work
+    except TimeoutError:
+        raise EngineFailed("the end of the answer was lost") from None
     finally:
-        timer.cancel()
-        cancel(response)
+        if not work.done():
+            cancel(response)  # not left to `call`: it may not have begun
+            work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
 
 
 async def call_all(handle: DeploymentHandle[Any], method: str, deadline: Deadline) -> list[Any]:
@@ -89,6 +105,11 @@ async def call_all(handle: DeploymentHandle[Any], method: str, deadline: Deadlin
     except Exception as exc:
         raise translate(exc) from exc
     return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def node_address() -> str:
+    """Return the address at which other replicas reach this one."""
+    return str(get_node_ip_address()) if ray.is_initialized() else "127.0.0.1"  # type: ignore[no-untyped-call]
 
 
 def cancel(response: Response) -> None:

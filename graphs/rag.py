@@ -16,6 +16,7 @@ from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
 from deployments.config import Args, EmbedderArgs, GeneratorArgs, IngressArgs, RetrieverArgs
+from deployments.delivery.inbox import Inbox
 from deployments.embedder import Embedder
 from deployments.errors import InvalidRequest, RagError
 from deployments.generator import Generator
@@ -36,7 +37,7 @@ from deployments.types import (
     Sources,
 )
 from graphs.corpus import Corpus
-from graphs.handles import Deadline, call, call_all, stream
+from graphs.handles import Deadline, call, call_all, delivered, node_address
 from graphs.metrics import cluster_metrics
 from graphs.prompt import TEMPLATE, UNKNOWN
 from graphs.relevance import relevant
@@ -84,10 +85,7 @@ class RagGraph(Corpus):
         super().__init__(args.embedder.model, embedder, retriever)
         self._args = args
         self._generator = generator
-        # Plain pickle: cloudpickle takes five times as long, once per token.
-        self._generate = generator.options(
-            method_name="generate", stream=True, response_serialization="pickle"
-        )
+        self._inbox = Inbox(node_address())
 
     @property
     def generation_models(self) -> Sequence[str]:
@@ -160,9 +158,14 @@ class RagGraph(Corpus):
             for event in await call(self._generator.complete.remote(request), deadline):
                 yield event
             return
-        async with aclosing(stream(self._generate.remote(request), deadline)) as events:
-            async for event in events:
-                yield event
+        subscription = await self._inbox.open()
+        try:
+            response = self._generator.deliver.remote(request, subscription.reply_to)
+            async with aclosing(delivered(response, subscription, request.n, deadline)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            self._inbox.close(subscription)
 
     def _passage_search(self, request: GenerationRequest, retrieval: Retrieval) -> SearchRequest:
         defaults = self._args.answer

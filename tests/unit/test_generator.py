@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from deployments.config import GeneratorArgs
+from deployments.delivery.inbox import Inbox
 from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.generator import Generator
 from deployments.types import (
@@ -139,3 +140,15 @@ async def test_cancelling_the_reader_cancels_all_choices(generator: Generator) -
 
 async def test_check_health_is_silent_while_running(generator: Generator) -> None:
     await generator.check_health()
+
+
+async def test_deliver_sends_the_events_to_an_inbox(generator: Generator) -> None:
+    inbox = Inbox("127.0.0.1")
+    subscription = await inbox.open()
+    num_events = await generator.deliver(request(n=2), subscription.reply_to)
+    async with asyncio.timeout(5):
+        while subscription.num_received < num_events:
+            await asyncio.sleep(0.01)
+    found = subscription.take()
+    assert found == await events(generator, request(n=2))
+    await inbox.stop()

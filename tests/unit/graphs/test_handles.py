@@ -1,4 +1,8 @@
-"""Ray's failures as ours."""
+"""Handle calls: Ray's failures as ours, and the events that come beside a call."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -12,8 +16,17 @@ from ray.serve.exceptions import (
     RequestCancelledError,
 )
 
-from deployments.errors import ContextTooLong, EngineFailed, Overloaded, RagError
-from graphs.handles import translate
+from deployments.delivery.inbox import Subscription
+from deployments.errors import (
+    ContextTooLong,
+    DeadlineExceeded,
+    EngineFailed,
+    Overloaded,
+    RagError,
+)
+from deployments.types import Delta, Finished, GenerationEvent, ReplyTo
+from graphs import handles
+from graphs.handles import Deadline, delivered, translate
 
 
 def across_a_handle(cause: Exception) -> Exception:
@@ -81,3 +94,85 @@ def test_no_unknown_exception_in_serve() -> None:
         and value.__module__ == "ray.serve.exceptions"
     }
     assert found <= known, found - known
+
+
+class FakeResponse:
+    """What a unary handle call returns, as far as it is used here."""
+
+    def __init__(self, work: Awaitable[int]) -> None:
+        self._work = asyncio.ensure_future(work)
+        self.is_cancelled = False
+
+    def __await__(self) -> Any:
+        return self._work.__await__()
+
+    def cancel(self) -> None:
+        self.is_cancelled = True
+        self._work.cancel()
+
+
+@pytest.fixture
+def subscription() -> Subscription:
+    return Subscription(ReplyTo("127.0.0.1", 1, b"", 1))
+
+
+async def read(
+    response: FakeResponse, subscription: Subscription, num_choices: int = 1, timeout_s: float = 5
+) -> list[GenerationEvent]:
+    events = delivered(cast(Any, response), subscription, num_choices, Deadline(timeout_s))
+    return [event async for event in events]
+
+
+async def returns(value: int) -> int:
+    return value
+
+
+async def test_events_that_come_after_the_call_returned_are_not_lost(
+    subscription: Subscription,
+) -> None:
+    response = FakeResponse(returns(3))
+    loop = asyncio.get_running_loop()
+    events = [Delta("a"), Delta("b"), Finished("stop", 2)]
+    for index, event in enumerate(events):
+        loop.call_later(0.02 * index, subscription.put, event)
+    assert await read(response, subscription) == events
+
+
+async def test_events_end_with_the_last_choice(subscription: Subscription) -> None:
+    events = [Finished("stop", 1, 0), Delta("b", 1), Finished("length", 1, 1)]
+    for event in events:
+        subscription.put(event)
+    assert await read(FakeResponse(returns(3)), subscription, num_choices=2) == events
+
+
+async def test_failure_comes_after_the_events_before_it(subscription: Subscription) -> None:
+    async def fails() -> int:
+        raise EngineFailed("died")
+
+    subscription.put(Delta("a"))
+    events = delivered(cast(Any, FakeResponse(fails())), subscription, 1, Deadline(5))
+    assert await anext(events) == Delta("a")
+    with pytest.raises(EngineFailed, match="died"):
+        await anext(events)
+
+
+async def test_lost_events_are_an_engine_failure(
+    subscription: Subscription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handles, "STRAGGLERS_TIMEOUT_S", 0.05)
+    subscription.put(Delta("a"))
+    with pytest.raises(EngineFailed, match="lost"):
+        await read(FakeResponse(returns(2)), subscription)
+
+
+async def test_deadline_and_departure_stop_the_work(subscription: Subscription) -> None:
+    response = FakeResponse(asyncio.sleep(60, 0))
+    with pytest.raises(DeadlineExceeded):
+        await read(response, subscription, timeout_s=0.05)
+    assert response.is_cancelled
+    response = FakeResponse(asyncio.sleep(60, 0))
+    subscription.put(Delta("a"))
+    events = delivered(cast(Any, response), subscription, 1, Deadline(5))
+    assert await anext(events) == Delta("a")
+    await events.aclose()
+    assert response.is_cancelled

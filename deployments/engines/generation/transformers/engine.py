@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import os
 import threading
 import time
 from collections import deque
@@ -72,8 +73,8 @@ class TransformersEngine:
         Two pools (loading in one thread, generating in another) fight for the cores.
         """
         try:
-            if self._args.num_threads:
-                torch.set_num_threads(self._args.num_threads)
+            # Always: Ray sets OMP_NUM_THREADS to a replica's logical CPUs, which is 1 by default.
+            torch.set_num_threads(self._args.num_threads or len(os.sched_getaffinity(0)))
             loaded = load(self._args)
             codec = TextCodec(loaded.tokenizer)
             grammars = GrammarCompiler(loaded.tokenizer, loaded.vocab_size, loaded.eos_token_ids)
