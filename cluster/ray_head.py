@@ -77,6 +77,8 @@ def ray_environment(
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray runs workers at 15: whatever else the host does would starve the engines.
+        "RAY_worker_niceness": "0",
         "RAY_TMPDIR": str(state.ray.parent),
         "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
         "RAGSERVE_STATE_DIR": str(state.path),

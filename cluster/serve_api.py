@@ -11,6 +11,7 @@ from cluster.errors import OperatorError
 PATH = "/api/serve/applications/"
 # Starting Serve's controller and proxy inside the first PUT takes up to a minute on a busy host.
 DEPLOY_TIMEOUT_S = 180.0
+READ_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,14 @@ class ApplicationState:
 
 
 @dataclass(frozen=True, slots=True)
+class TargetGroup:
+    """Where a load balancer reaches one application over HTTP."""
+
+    route_prefix: str
+    addresses: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ServeApi:
     """A client of one cluster's dashboard."""
 
@@ -50,21 +59,35 @@ class ServeApi:
         Raises:
             OperatorError: Serve refused it or did not answer.
         """
-        self._call("PUT", json=config)
+        self._call("PUT", DEPLOY_TIMEOUT_S, json=config)
 
     def applications(self) -> list[ApplicationState]:
         """Return every application, by name."""
         found = self._call("GET").json().get("applications", {})
         return [_application(found[name]) for name in sorted(found)]
 
-    def _call(self, method: str, json: dict[str, Any] | None = None) -> httpx.Response:
+    def target_groups(self) -> list[TargetGroup]:
+        """Return where each application takes HTTP: its replicas, or Serve's proxy before those."""
+        groups = self._call("GET").json().get("target_groups", [])
+        return [
+            TargetGroup(
+                group["route_prefix"],
+                tuple((target["ip"], target["port"]) for target in group["targets"]),
+            )
+            for group in groups
+            if group["protocol"] == "HTTP"
+        ]
+
+    def _call(
+        self, method: str, timeout_s: float = READ_TIMEOUT_S, json: dict[str, Any] | None = None
+    ) -> httpx.Response:
         try:
             response = httpx.request(
                 method,
                 self.dashboard_url + PATH,
                 json=json,
                 headers={"authorization": f"Bearer {self.token}"},
-                timeout=DEPLOY_TIMEOUT_S,
+                timeout=timeout_s,
                 trust_env=False,
             )
         except httpx.TransportError as error:

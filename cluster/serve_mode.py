@@ -13,8 +13,12 @@ MAX_HANDLE_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class ServeMode(StrEnum):
-    """`grpc`: handles over gRPC on the main loop. `haproxy`: Serve's own C data plane."""
+    """`direct`: as `grpc`, and the edge reaches the Ingress replicas without Serve's proxy.
 
+    `grpc`: handles over gRPC on the main loop. `haproxy`: Serve's own C data plane.
+    """
+
+    DIRECT = "direct"
     GRPC = "grpc"
     HAPROXY = "haproxy"
     DEFAULT = "default"
@@ -34,9 +38,17 @@ _GRPC = {
     "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
 }
 
+_DIRECT = {
+    "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+    # How long a replica that ends still answers: the edge asks for changes more often than that.
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "10",
+}
+
 
 def serve_environment(mode: ServeMode, folder: Path) -> dict[str, str]:
     """Return the environment of a mode; `folder` takes the sockets of Serve's own HAProxy."""
+    if mode is ServeMode.DIRECT:
+        return _ALWAYS | _GRPC | _DIRECT
     if mode is ServeMode.GRPC:
         return _ALWAYS | _GRPC
     if mode is ServeMode.HAPROXY:

@@ -33,6 +33,7 @@ from cluster.state import StateFolder
 from cluster.view import View
 
 WATCH_PERIOD_S = 1.0
+SYNC_PERIOD_S = 5.0  # a new replica gets requests from the edge after this at the latest
 PROBE_TIMEOUT_S = 60.0
 MAX_RESTARTS = 5  # of Ray, within RESTART_WINDOW_S; more often means it cannot live here
 RESTART_WINDOW_S = 600.0
@@ -71,6 +72,8 @@ class Supervisor:
         self._serve_port = free_ports(1)[0]
         self._env = self._environment()
         self._head: RayHead | None = None
+        self._api: ServeApi | None = None
+        self._synced_at = 0.0
         self._edge = Edge(
             EdgeOptions(
                 host=plan.host,
@@ -137,9 +140,9 @@ class Supervisor:
         self._view.step("starting Ray")
         self._head = RayHead.start(self._plan.state, self._ports, self._env)
         self._view.step("deploying " + self._plan.config_path.name)
-        api = ServeApi(self._head.dashboard_url, self._head.token)
-        api.deploy(on_port(self._plan.config, self._serve_port))
-        wait_until_running(api, self._plan.config, self._view, self._check_head)
+        self._api = ServeApi(self._head.dashboard_url, self._head.token)
+        self._api.deploy(on_port(self._plan.config, self._serve_port))
+        wait_until_running(self._api, self._plan.config, self._view, self._check_head)
 
     def _check_head(self) -> None:
         if self._head is not None and self._head.child.poll() is not None:
@@ -153,6 +156,17 @@ class Supervisor:
             if time.monotonic() > deadline:
                 raise OperatorError(f"the edge does not answer on {self._plan.url}")
             time.sleep(0.2)
+        self._sync_targets()
+
+    def _sync_targets(self) -> None:
+        """Tell the edge which replicas there are; it works without, through Serve's proxy."""
+        self._synced_at = time.monotonic()
+        if self._plan.mode is not ServeMode.DIRECT or self._api is None:
+            return
+        try:
+            self._edge.targets.sync(self._api.target_groups())
+        except OperatorError as error:
+            self._view.warn(str(error))
 
     def _watch(self) -> None:
         restarts: list[float] = []
@@ -160,6 +174,9 @@ class Supervisor:
             time.sleep(WATCH_PERIOD_S)
             if self._edge.ensure():
                 self._view.warn("the edge had died and was started again")
+                self._sync_targets()
+            if time.monotonic() - self._synced_at > SYNC_PERIOD_S:
+                self._sync_targets()
             if self._head is None or self._head.child.poll() is None:
                 continue
             now = time.monotonic()
@@ -173,6 +190,7 @@ class Supervisor:
         self._publish("starting")
         end_survivors(self._run_id, keep={self._edge.pid})
         self._start_ray()
+        self._sync_targets()
         self._publish("ready")
         self._view.step("ready again")
 

@@ -30,7 +30,7 @@ def up(
     ] = LOOPBACK,
     serve_mode: Annotated[
         ServeMode, typer.Option(envvar="RAGSERVE_SERVE_MODE", help="How Serve moves requests.")
-    ] = ServeMode.GRPC,
+    ] = ServeMode.DIRECT,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once it is ready; `down` ends it.")
     ] = False,

@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from cluster.serve_mode import ServeMode
 from tests.bench.bare import HOPS
 from tests.bench.load import Client, median_ms, run
 from tests.stack import ROOT, Stack, running
@@ -109,7 +110,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--requests", type=int, default=100, help="of each side, each round")
     parser.add_argument("--connections", type=int, default=32)
-    parser.add_argument("--serve-mode", default="grpc", choices=["grpc", "haproxy", "default"])
+    parser.add_argument("--serve-mode", default=ServeMode.DIRECT, choices=list(ServeMode))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "graph.yaml"

@@ -19,6 +19,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from cluster.serve_mode import ServeMode
 from deployments.config import GeneratorArgs
 from deployments.engines.generation.base import EngineRequest, GenerationEngine
 from deployments.engines.generation.registry import create_engine
@@ -172,7 +173,7 @@ def main() -> None:
     parser.add_argument("--first-rounds", type=int, default=10, help="rounds for the first token")
     parser.add_argument("--tokens", type=int, default=96, help="new tokens per stream")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16])
-    parser.add_argument("--serve-mode", default="grpc", choices=["grpc", "haproxy", "default"])
+    parser.add_argument("--serve-mode", default=ServeMode.DIRECT, choices=list(ServeMode))
     options = parser.parse_args()
     with running(CONFIG, RAGSERVE_SERVE_MODE=options.serve_mode) as stack:
         Console(width=110).print(run(compare(stack.url, stack.key, options)))

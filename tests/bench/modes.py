@@ -14,6 +14,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from cluster.serve_mode import ServeMode
 from tests.bench.graph import COLLECTION, QUESTION, config_with_bare, index
 from tests.bench.load import Client, median_ms, run
 from tests.stack import Stack, running
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--modes", nargs="+", default=["grpc", "haproxy", "default"])
+    parser.add_argument("--modes", nargs="+", default=list(ServeMode))
     parser.add_argument("--requests", type=int, default=100, help="of each kind; thrice for rates")
     parser.add_argument("--connections", type=int, default=32)
     options = parser.parse_args()

@@ -40,7 +40,8 @@ class Backend:
             more = message.get("more_body", False)
         headers = [[name.decode(), value.decode()] for name, value in scope["headers"]]
         body = json.dumps({"headers": headers, "num_bytes": num_bytes}).encode()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        own = [(b"x-backend-port", str(self.port).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": own})
         await send({"type": "http.response.body", "body": body})
 
     async def _stream(self, send: Any) -> None:

@@ -1,0 +1,102 @@
+"""Which Ingress replicas the edge sends requests to, told over HAProxy's admin socket.
+
+In `direct` mode each Ingress replica serves HTTP itself, and Serve lists where ("target groups").
+Until a replica is known here, and whenever none answers, the edge goes through Serve's proxy.
+"""
+
+import socket
+import time
+from pathlib import Path
+
+from cluster.errors import OperatorError
+from cluster.serve_api import TargetGroup
+
+NUM_SLOTS = 16
+"""Servers that `configs/edge/haproxy.cfg` has room for; more replicas wait behind Serve's proxy."""
+
+SOCKET_TIMEOUT_S = 5.0
+START_TIMEOUT_S = 2.0
+
+
+class EdgeTargets:
+    """Keeps HAProxy's servers and routes equal to Serve's target groups."""
+
+    def __init__(self, admin_socket: Path, routes: Path) -> None:
+        """Change nothing yet; `routes` is the map file that the configuration names."""
+        self._admin_socket = admin_socket
+        self._routes = routes
+        self.reset()
+
+    def reset(self) -> None:
+        """Take note that HAProxy has been started anew, with no replica and no other route."""
+        self._slots: list[tuple[str, int] | None] = [None] * NUM_SLOTS
+        self._prefixes: frozenset[str] = frozenset()
+        self._is_unsure = False
+
+    def sync(self, groups: list[TargetGroup]) -> None:
+        """Send requests to the replicas of the application at `/`, other prefixes to Serve's proxy.
+
+        Raises:
+            OperatorError: HAProxy did not do as it was told.
+        """
+        wanted = [at for group in groups if group.route_prefix == "/" for at in group.addresses]
+        prefixes = frozenset(group.route_prefix for group in groups) - {"/"}
+        commands = self._forget_commands() if self._is_unsure else []
+        commands += [*self._route_commands(prefixes), *self._slot_commands(wanted)]
+        self._is_unsure = True  # until all of it has been done
+        for command in commands:
+            self._tell(command)
+        self._is_unsure = False
+
+    def _forget_commands(self) -> list[str]:
+        """Return what brings HAProxy into the state of `reset`."""
+        self.reset()
+        servers = [f"set server {_server(slot)} state maint" for slot in range(NUM_SLOTS)]
+        return [f"clear map {self._routes}", *servers]
+
+    def _route_commands(self, prefixes: frozenset[str]) -> list[str]:
+        new, gone = prefixes - self._prefixes, self._prefixes - prefixes
+        self._prefixes = prefixes
+        added = [f"add map {self._routes} {prefix} serve" for prefix in sorted(new)]
+        return added + [f"del map {self._routes} {prefix}" for prefix in sorted(gone)]
+
+    def _slot_commands(self, wanted: list[tuple[str, int]]) -> list[str]:
+        commands = []
+        for slot, address in enumerate(self._slots):
+            if address is not None and address not in wanted:
+                commands.append(f"set server {_server(slot)} state maint")
+                self._slots[slot] = None
+        for address in wanted:
+            if address not in self._slots and None in self._slots:
+                slot = self._slots.index(None)
+                self._slots[slot] = address
+                to = f"addr {address[0]} port {address[1]}"
+                commands += [f"set server {_server(slot)} {at}" for at in (to, "state ready")]
+        return commands
+
+    def _tell(self, command: str) -> None:
+        try:
+            with socket.socket(socket.AF_UNIX) as admin:
+                admin.settimeout(SOCKET_TIMEOUT_S)
+                self._connect(admin)
+                admin.sendall(command.encode() + b"\n")
+                reply = admin.makefile().read().strip()
+        except OSError as error:
+            raise OperatorError(f"the edge cannot be told about replicas: {error}") from error
+        if reply and "change" not in reply:  # how it confirms a new address
+            raise OperatorError(f"the edge refused `{command}`: {reply}")
+
+    def _connect(self, admin: socket.socket) -> None:
+        """Connect, even to a HAProxy that is only starting."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                return admin.connect(str(self._admin_socket))
+            except (FileNotFoundError, ConnectionRefusedError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+
+def _server(slot: int) -> str:
+    return f"ingress/replica{slot + 1}"
