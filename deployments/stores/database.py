@@ -106,7 +106,7 @@ class Database:
         """Return the rows of one statement that is asked all the time, at the least cost.
 
         Args:
-            statement: the same object every time; its columns are numbers and text.
+            statement: the same object every time; values come as the driver has them.
             parameters: one value per `bindparam`, a list where that is `expanding`.
 
         Raises:
