@@ -1,15 +1,16 @@
 """The log as its followers read it: what a collection gained and lost after a sequence number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, select, tuple_
+from sqlalchemy import Connection, Row, Select, bindparam, select, tuple_
 
 from deployments.stores import schema
-from deployments.stores.collections import require_collection
+from deployments.stores.collections import not_found
+from deployments.stores.content import is_collection_name
 from deployments.types import Vectors
 
 MAX_ROWS = 2000
@@ -18,6 +19,13 @@ MAX_ROWS = 2000
 MAX_NUMBER = 2**63 - 1
 
 Rows = Sequence[Row[*tuple[Any, ...]]]
+
+Ask = Callable[[Select[Any], Mapping[str, Any]], Iterable[Any]]
+"""Returns a statement's rows: `Database.rows`, or `Connection.execute` of a transaction."""
+
+HEAD = select(*schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"]).where(
+    schema.collections.c.name == bindparam("name")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +49,12 @@ class Changes:
     removed: NDArray[np.int64]
 
 
-def head(connection: Connection, collection: str) -> Head:
+def head(ask: Ask, collection: str) -> Head:
     """Return where a collection's log stands; raises CollectionNotFound."""
-    row = require_collection(connection, collection)
-    return Head(row.id, row.sequence, row.log_start, row.dim, row.embedding_model)
+    rows = ask(HEAD, {"name": collection}) if is_collection_name(collection) else ()
+    for row in rows:
+        return Head(*row)
+    raise not_found(collection)
 
 
 def changes_since(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:

@@ -89,8 +89,13 @@ def require_collection(connection: Connection, name: str, *, lock: bool = False)
     """Return a collection's row as `find_collection` does; raises CollectionNotFound."""
     row = find_collection(connection, name, lock=lock)
     if row is None:
-        raise CollectionNotFound(f"collection {name!r} does not exist")
+        raise not_found(name)
     return row
+
+
+def not_found(name: str) -> CollectionNotFound:
+    """Return the error for a name that no collection has."""
+    return CollectionNotFound(f"collection {name!r} does not exist")
 
 
 def _infos(name: str | None = None) -> Select[Any]:

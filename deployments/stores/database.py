@@ -7,17 +7,22 @@ it talks to.
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy import Connection, Engine, Select, create_engine, event, exc, text
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.engine import URL, make_url
 
 from deployments.errors import Conflict, InvalidRequest, RagError, StoreUnavailable
 
 BUSY_TIMEOUT_S = 10.0
 """How long a SQLite writer waits for the one before it."""
+
+SQLITE = sqlite_dialect()
 
 MIGRATION_LOCK = 0x7261677365727665
 """PostgreSQL advisory lock: `ragserve` in ASCII."""
@@ -46,6 +51,8 @@ def translated() -> Iterator[None]:
             if isinstance(error, theirs):
                 raise ours(message) from error
         raise RagError from error
+    except sqlite3.Error as error:  # of the connections that bypass SQLAlchemy
+        raise StoreUnavailable("the database did not answer") from error
 
 
 class Database:
@@ -62,10 +69,7 @@ class Database:
         self.is_sqlite = address.get_backend_name() == "sqlite"
         if self.is_sqlite:
             _create_private_file(_sqlite_path(address))
-            connect_args: dict[str, object] = {
-                "timeout": BUSY_TIMEOUT_S,
-                "check_same_thread": False,
-            }
+            connect_args: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             connect_args = {}
         self._engine = create_engine(
@@ -78,6 +82,8 @@ class Database:
             connect_args=connect_args,
         )
         self._reads, self._writes = self._engines()
+        self._address, self._connect_args = address, connect_args
+        self._idle: list[sqlite3.Connection] = []
 
     def _engines(self) -> tuple[Engine, Engine]:
         if not self.is_sqlite:
@@ -95,6 +101,41 @@ class Database:
         """
         with translated(), self._reads.begin() as connection:
             yield connection
+
+    def rows(self, statement: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+        """Return the rows of one statement that is asked all the time, at the least cost.
+
+        Args:
+            statement: the same object every time; values come as the driver has them.
+            parameters: one value per `bindparam`, a list where that is `expanding`.
+
+        Raises:
+            StoreUnavailable: the database did not answer; safe to retry.
+
+        Source: a transaction of SQLAlchemy costs 0.4 ms when its code has left the processor's
+        cache, which it has between two requests; the driver alone costs 0.08 ms.
+        """
+        if not self.is_sqlite:
+            with self.read() as connection:
+                return connection.execute(statement, parameters).all()
+        sizes = tuple(len(v) if isinstance(v, list) else None for v in parameters.values())
+        sql, names = _driver_sql(statement, tuple(parameters), sizes)
+        values = _flat(parameters)
+        with translated(), self._driver_connection() as driver:
+            return driver.execute(sql, [values[name] for name in names]).fetchall()
+
+    @contextmanager
+    def _driver_connection(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection of its own, without a transaction, to one thread."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = sqlite3.connect(_sqlite_path(self._address), **self._connect_args)
+            _on_sqlite_connect(connection, None)
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -126,6 +167,36 @@ class Database:
     def close(self) -> None:
         """Close the idle connections."""
         self._engine.dispose()
+        while self._idle:
+            self._idle.pop().close()
+
+
+@lru_cache(maxsize=1024)
+def _driver_sql(
+    statement: Select[Any], names: tuple[str, ...], sizes: tuple[int | None, ...]
+) -> tuple[str, list[str]]:
+    """Return a statement as the driver takes it, and the names of its parameters in order.
+
+    Args:
+        statement: with a `bindparam` of each name.
+        names: of the parameters.
+        sizes: the length of each parameter, None unless it is a list.
+    """
+    pairs = zip(names, sizes, strict=True)
+    shaped = statement.params({n: 0 if size is None else [0] * size for n, size in pairs})
+    compiled = shaped.compile(dialect=SQLITE, compile_kwargs={"render_postcompile": True})
+    return str(compiled), list(compiled.positiontup or ())
+
+
+def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with one name per item of a list, as SQLAlchemy names them."""
+    flat: dict[str, Any] = {}
+    for name, value in parameters.items():
+        if isinstance(value, list):
+            flat.update((f"{name}_{i}", item) for i, item in enumerate(value, start=1))
+        else:
+            flat[name] = value
+    return flat
 
 
 def _sqlite_path(address: URL) -> Path:

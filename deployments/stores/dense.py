@@ -30,6 +30,7 @@ class DenseIndex:
         self._numbers = np.empty(0, dtype=np.int64)
         self._mask = np.empty(0, dtype=np.uint8)  # one bit per row, least significant first
         self._num_alive = 0
+        self._parameters: Any = None
 
     def __len__(self) -> int:
         """Return the number of chunks that a search can find."""
@@ -45,7 +46,7 @@ class DenseIndex:
         self._index.add(np.ascontiguousarray(vectors, dtype=np.float32))
         self._numbers = np.concatenate([self._numbers, numbers])
         missing = (len(self._numbers) + 7) // 8 - len(self._mask)
-        self._mask = np.concatenate([self._mask, np.zeros(missing, dtype=np.uint8)])
+        self._select(np.concatenate([self._mask, np.zeros(missing, dtype=np.uint8)]))
 
     def show(self, numbers: NDArray[np.int64]) -> None:
         """Let searches find these rows."""
@@ -58,8 +59,13 @@ class DenseIndex:
     def _flip(self, numbers: NDArray[np.int64], *, alive: bool) -> None:
         bits = np.unpackbits(self._mask, bitorder="little")
         bits[self._rows(numbers)] = alive
-        self._mask = np.packbits(bits, bitorder="little")
+        self._select(np.packbits(bits, bitorder="little"))
         self._num_alive = int(bits.sum())
+
+    def _select(self, mask: NDArray[np.uint8]) -> None:
+        """Take a mask, and make once what FAISS wants of it for each search."""
+        self._mask = mask
+        self._parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(mask))
 
     def _rows(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the rows of those numbers that are held."""
@@ -77,14 +83,13 @@ class DenseIndex:
             limit: at least 1.
         """
         faiss.omp_set_num_threads(1)  # of this thread; one query is not worth waking others for
-        selector = faiss.IDSelectorBitmap(self._mask)
-        parameters = faiss.SearchParameters(sel=selector)
 
         def search(size: int) -> list[Hit]:
-            scores, rows = self._index.search(query[np.newaxis], size, params=parameters)
+            scores, rows = self._index.search(query[np.newaxis], size, params=self._parameters)
             found = rows[0] >= 0
             numbers = self._numbers[rows[0][found]]
-            return list(map(Hit, numbers.tolist(), _cosines(scores[0][found])))
+            cosines = _cosines(scores[0][found])
+            return list(map(Hit, numbers.tolist(), cosines, cosines))
 
         return nearest(search, limit, self._num_alive)
 
@@ -110,7 +115,7 @@ class DenseIndex:
         self._index = faiss.IndexFlatIP(self._index.d)
         self._index.add(vectors)
         self._numbers = self._numbers[kept]
-        self._mask = np.packbits(np.ones(len(kept), dtype=np.uint8), bitorder="little")
+        self._select(np.packbits(np.ones(len(kept), dtype=np.uint8), bitorder="little"))
 
 
 def _cosines(products: NDArray[np.float32]) -> list[float]:

@@ -6,7 +6,6 @@ another from the log.
 
 import math
 import threading
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,7 +133,7 @@ class Follower:
 
     def _nearest(self, query: Query | None, limit: int, min_score: float | None) -> list[Hit]:
         assert query is not None
-        hits = [replace(hit, cosine=hit.score) for hit in self._dense.search(query, limit)]
+        hits = self._dense.search(query, limit)
         return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
 
     def _matching(
@@ -148,7 +147,7 @@ class Follower:
                 numbers = np.array([hit.number for hit in hits], dtype=np.int64)
                 cosines = self._dense.cosines(query, numbers)
                 pairs = zip(hits, cosines, strict=True)
-                found = [replace(hit, cosine=cosine) for hit, cosine in pairs]
+                found = [Hit(hit.number, hit.score, cosine) for hit, cosine in pairs]
             else:
                 found = hits
             if min_score is not None:

@@ -1,11 +1,10 @@
 """Ranked chunks, before their text is fetched: order, ties, and fusion of two rankings."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A chunk by its number in the log, and its score; higher is better."""
 
     number: int

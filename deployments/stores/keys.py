@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from deployments.config import Settings
 from deployments.errors import Conflict, NotFound, RagError, Unauthenticated
@@ -32,6 +32,10 @@ CACHE_AGE_S = 0.5
 MAX_CACHED = 4096
 MAX_NAME_LENGTH = 200
 _NO_HASH = bytes(32)
+
+LIVE_KEY = select(*schema.keys.c["name", "secret_hash", "is_admin", "created_at"]).where(
+    schema.keys.c.id == bindparam("id"), schema.keys.c.revoked_at.is_(None)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,12 +144,12 @@ class KeyStore:
 
     def _read(self, key_id: str) -> _Cached:
         read_at_s = time.monotonic()
-        with self._database.read() as connection:
-            statement = select(schema.keys).where(schema.keys.c.id == key_id)
-            row = connection.execute(statement).one_or_none()
         cached = _Cached(None, _NO_HASH, read_at_s)
-        if row is not None and row.revoked_at is None:
-            cached = _Cached(_key(row), row.secret_hash, read_at_s)
+        for name, secret_hash, is_admin, created_at in self._database.rows(
+            LIVE_KEY, {"id": key_id}
+        ):
+            key = Key(key_id, name, bool(is_admin), created_at)
+            cached = _Cached(key, secret_hash, read_at_s)
         with self._lock:
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()

@@ -4,18 +4,19 @@ A write may come between ranking and fetching and take a hit's text away. Then t
 again while the follower and the database are held at one and the same state.
 """
 
+import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, bindparam, select
+from sqlalchemy import Connection, Text, bindparam, cast, select
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
 from deployments.stores import schema
-from deployments.stores.changes import Head, head
+from deployments.stores.changes import Ask, Head, head
 from deployments.stores.content import invalid
 from deployments.stores.database import Database
 from deployments.stores.follower import Follower
@@ -36,7 +37,7 @@ STORED_CHUNKS = (
         *schema.chunks.c["number", "id", "document_id"],
         schema.documents.c.title,
         *schema.chunks.c["text", "start", "end"],
-        schema.documents.c.metadata,
+        cast(schema.documents.c.metadata, Text),
     )
     .join(schema.documents)
     .where(
@@ -77,13 +78,12 @@ class Searcher:
         hits = self._rank(follower, request, query, embedding_model)
         if not hits:
             return []
-        with self._database.read() as connection:
-            chunks = _fetch(connection, follower, hits)
+        chunks = _fetch(self._database.rows, follower, hits)
         if len(chunks) == len(hits):
             return chunks
         with self._pinned(request.collection) as (connection, follower):
             hits = self._rank(follower, request, query, embedding_model)
-            chunks = _fetch(connection, follower, hits)
+            chunks = _fetch(connection.execute, follower, hits)
         if len(chunks) < len(hits):
             self.followers.drop(request.collection)
             raise StoreUnavailable("the index disagreed with the database and is built again")
@@ -109,7 +109,7 @@ class Searcher:
         for _ in range(MAX_REPLACEMENTS):
             follower = self.followers.current(collection, self._head(collection))
             with follower.following, self._database.read() as connection:
-                now = head(connection, collection)
+                now = head(connection.execute, collection)
                 if not follower.can_follow(now):
                     self.followers.drop(collection)
                     continue
@@ -120,8 +120,7 @@ class Searcher:
 
     def _head(self, collection: str) -> Head:
         try:
-            with self._database.read() as connection:
-                return head(connection, collection)
+            return head(self._database.rows, collection)
         except CollectionNotFound:
             self.followers.drop(collection)
             raise
@@ -160,13 +159,13 @@ def _check(request: SearchRequest, query: Query | None) -> None:
         raise invalid("min_score bounds the cosine, which needs a query vector", "min_score")
 
 
-def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> list[ScoredChunk]:
+def _fetch(ask: Ask, follower: Follower, hits: Sequence[Hit]) -> list[ScoredChunk]:
     """Return those hits that are still stored, in their order."""
     found: dict[int, ScoredChunk] = {}
     for first in range(0, len(hits), PAGE):
         page = {hit.number: hit for hit in hits[first : first + PAGE]}
         parameters = {"collection_id": follower.collection_id, "numbers": list(page)}
-        for number, *fields, metadata in connection.execute(STORED_CHUNKS, parameters):
+        for number, *fields, metadata in ask(STORED_CHUNKS, parameters):
             chunk_id, document_id, title, text, start, end = fields
             found[number] = ScoredChunk(
                 chunk_id=chunk_id,
@@ -177,6 +176,6 @@ def _fetch(connection: Connection, follower: Follower, hits: Sequence[Hit]) -> l
                 end=end,
                 score=page[number].score,
                 cosine=page[number].cosine,
-                metadata=metadata,
+                metadata=json.loads(metadata),
             )
     return [found[hit.number] for hit in hits if hit.number in found]

@@ -11,7 +11,7 @@ from tests.unit.stores.material import doc, embed, put
 
 def read(database: Database, sequence: int) -> tuple[list[int], list[str], np.ndarray, list[int]]:
     with database.read() as connection:
-        batches = list(changes_since(connection, head(connection, "c"), sequence))
+        batches = list(changes_since(connection, head(connection.execute, "c"), sequence))
     numbers = [n for batch in batches for n in batch.numbers.tolist()]
     texts = [text for batch in batches for text in batch.texts]
     removed = [n for batch in batches for n in batch.removed.tolist()]
@@ -69,7 +69,7 @@ def test_log_of_removals_is_bounded(database: Database, monkeypatch: pytest.Monk
     for version in range(10):
         put(database, [doc("1", f"version {version}")])
     with database.read() as connection:
-        now = head(connection, "c")
+        now = head(connection.execute, "c")
     assert (now.sequence, now.log_start) == (10, 7)
     assert read(database, 7)[3] == [6, 7, 8]
     with pytest.raises(AssertionError):

@@ -1,10 +1,11 @@
 import sqlite3
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, exc, insert, select, text
+from sqlalchemy import Connection, bindparam, exc, insert, select, text
 
 from deployments.errors import Conflict, StoreUnavailable
 from deployments.stores import database as module
@@ -71,6 +72,43 @@ def test_write_that_raises_leaves_nothing(database: Database):
         assert connection.execute(select(schema.keys)).all() == []
 
 
+NAMES = select(schema.keys.c.id, schema.keys.c.created_at).where(
+    schema.keys.c.name == bindparam("name"), schema.keys.c.id.in_(bindparam("ids", expanding=True))
+)
+
+
+@pytest.mark.parametrize("num_ids", [1, 3, 2])
+def test_rows_are_those_of_a_transaction(database: Database, num_ids: int):
+    with database.write() as connection:
+        insert_key(connection)
+    parameters = {"name": "n", "ids": [f"key_{number + 1}" for number in range(num_ids)]}
+    with database.read() as connection:
+        expected = connection.execute(NAMES, parameters).all()
+    assert len(expected) == 1
+    assert list(map(tuple, database.rows(NAMES, parameters))) == list(map(tuple, expected))
+    assert not database.rows(NAMES, parameters | {"name": "other"})
+
+
+def test_rows_show_every_commit_and_nothing_else(database: Database):
+    parameters = {"name": "n", "ids": ["key_1"]}
+    assert not database.rows(NAMES, parameters)
+    with database.write() as connection:
+        insert_key(connection)
+        assert not database.rows(NAMES, parameters)
+    assert len(database.rows(NAMES, parameters)) == 1
+
+
+def test_rows_are_open_to_many_threads(database: Database):
+    with database.write() as connection:
+        insert_key(connection)
+
+    def ask(_: int) -> int:
+        return len(database.rows(NAMES, {"name": "n", "ids": ["key_1"]}))
+
+    with ThreadPoolExecutor(8) as executor:
+        assert set(executor.map(ask, range(200))) == {1}
+
+
 # --- SQLite -----------------------------------------------------------------------------------
 
 
@@ -134,6 +172,8 @@ def test_sqlite_file_that_is_no_database_is_unavailable(tmp_path: Path):
     database = Database(f"sqlite:///{path}")
     with pytest.raises(StoreUnavailable):
         database.check()
+    with pytest.raises(StoreUnavailable):
+        database.rows(NAMES, {"name": "n", "ids": []})
     database.close()
 
 
