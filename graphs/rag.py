@@ -36,7 +36,7 @@ from deployments.types import (
     SearchRequest,
     Sources,
 )
-from graphs.corpus import Corpus
+from graphs.corpus import Corpus, plainly_pickled
 from graphs.handles import Deadline, call, call_all, delivered, node_address
 from graphs.metrics import cluster_metrics
 from graphs.prompt import TEMPLATE, UNKNOWN
@@ -84,7 +84,9 @@ class RagGraph(Corpus):
     ) -> None:
         super().__init__(args.embedder.model, embedder, retriever)
         self._args = args
-        self._generator = generator
+        self._generator = plainly_pickled(generator)
+        self._deliver = self._generator.options(method_name="deliver")
+        self._complete = self._generator.options(method_name="complete")
         self._inbox = Inbox(node_address())
 
     @property
@@ -155,12 +157,12 @@ class RagGraph(Corpus):
     ) -> AsyncGenerator[GenerationEvent]:
         """Yield a generation's events: as they come, or at its end where nobody reads along."""
         if not request.is_streamed:
-            for event in await call(self._generator.complete.remote(request), deadline):
+            for event in await call(self._complete.remote(request), deadline):
                 yield event
             return
         subscription = await self._inbox.open()
         try:
-            response = self._generator.deliver.remote(request, subscription.reply_to)
+            response = self._deliver.remote(request, subscription.reply_to)
             async with aclosing(delivered(response, subscription, request.n, deadline)) as events:
                 async for event in events:
                     yield event
