@@ -17,6 +17,26 @@ Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length"]
 GrammarKind = Literal["json_object", "json_schema", "regex"]
 SearchMode = Literal["dense", "lexical", "hybrid"]
+FilterOperator = Literal[
+    "eq",
+    "ne",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "in",
+    "not_in",
+    "contains",
+    "not_contains",
+    "starts_with",
+    "ends_with",
+    "before",
+    "after",
+    "exists",
+    "not_exists",
+    "empty",
+    "not_empty",
+]
 
 # --- generation -------------------------------------------------------------------------------
 
@@ -255,6 +275,41 @@ class CollectionInfo:
     sequence: int
     created_at: str
 
+
+# --- metadata filters -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A comparison of one metadata field; `value` is a scalar, a list for `in` and `not_in`."""
+
+    field: str
+    operator: FilterOperator
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every part holds."""
+
+    parts: tuple["MetadataFilter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one part holds."""
+
+    parts: tuple["MetadataFilter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not hold."""
+
+    part: "MetadataFilter"
+
+
+MetadataFilter = Condition | AllOf | AnyOf | Not
 
 # --- retrieval-augmented answers --------------------------------------------------------------
 
