@@ -3,9 +3,9 @@
 It turns token ids into one pooled vector per sequence; texts and queues are others' business.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
+from deployments.engines.embedding.attention import Run, attend, attend_in_tiles, runs, tiles
 from deployments.engines.embedding.model_folder import ModelFolder, Pooling
 from deployments.types import Vectors
 
@@ -29,15 +30,23 @@ class _Linear:
     bias: Tensor
     is_packed: bool
 
-    def __call__(self, rows: Tensor, *, gelu: bool = False) -> Tensor:
+    def __call__(self, rows: Tensor, *, gelu: bool = False, plus: Tensor | None = None) -> Tensor:
+        """Return the map of each row, then its GELU or its sum with `plus`."""
         if self.is_packed:
-            post = ("gelu", "none") if gelu else ("none", "")
-            out: Tensor = torch.ops.mkldnn._linear_pointwise(
-                rows, self.weight, self.bias, post[0], [], post[1]
-            )
-            return out
+            return self._fused(rows, gelu, plus)
         out = functional.linear(rows, self.weight, self.bias)
+        if plus is not None:
+            return out + plus
         return functional.gelu(out) if gelu else out
+
+    def _fused(self, rows: Tensor, gelu: bool, plus: Tensor | None) -> Tensor:
+        product = torch.ops.mkldnn._linear_pointwise
+        if plus is not None:
+            added: Tensor = product.binary(rows, plus, self.weight, self.bias, "add")
+            return added
+        post = ("gelu", "none") if gelu else ("none", "")
+        out: Tensor = product(rows, self.weight, self.bias, post[0], [], post[1])
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +69,6 @@ class _Layer:
     down_norm: _Norm
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Consecutive sequences of one length in a packed batch."""
-
-    start: int
-    num_sequences: int
-    length: int
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.start, self.start + self.num_sequences * self.length)
-
-
 class BertEncoder:
     """Weights of a `model_type: bert` folder, ready to pool."""
 
@@ -83,6 +79,7 @@ class BertEncoder:
         self._num_heads = int(config["num_attention_heads"])
         self.dim = int(config["hidden_size"])
         weights = _BertWeights(folder, config, device, dtype)
+        self._is_tiled = weights.is_packed and dtype == torch.bfloat16
         self._device = device
         self._words = weights["embeddings.word_embeddings.weight"]
         # Sequence A is the only one here, so its type vector can be part of every position.
@@ -96,11 +93,12 @@ class BertEncoder:
     def __call__(self, sequences: Sequence[Sequence[int]]) -> Vectors:
         """Return the normalised vectors, float32[n, dim]; fastest when sorted by length."""
         with torch.inference_mode():
-            runs = _runs(sequences)
+            batch = runs(sequences)
+            attention = self._attention(batch)
             rows = self._embed(sequences)
             for layer in self._layers:
-                rows = self._apply(layer, rows, runs)
-            pooled = torch.cat([self._pool(rows[run.rows], run) for run in runs])
+                rows = self._apply(layer, rows, attention)
+            pooled = torch.cat([self._pool(rows[run.rows], run) for run in batch])
             vectors: Vectors = functional.normalize(pooled, dim=-1).cpu().numpy()
             return vectors
 
@@ -111,32 +109,19 @@ class BertEncoder:
         index = torch.tensor([ids + padding, positions + padding], device=self._device)
         return self._norm(self._words[index[0]] + self._positions[index[1]])
 
-    def _apply(self, layer: _Layer, rows: Tensor, runs: list[_Run]) -> Tensor:
-        attended = layer.attended(self._attend(layer.qkv(rows), runs))
-        rows = layer.attended_norm(attended + rows)
-        return layer.down_norm(layer.down(layer.up(rows, gelu=True)) + rows)
+    def _attention(self, batch: list[Run]) -> Callable[[Tensor], Tensor]:
+        """Return the fastest attention of a batch: queries, keys and values to attended values."""
+        if self._is_tiled:
+            return partial(attend_in_tiles, batch=tiles(batch), num_heads=self._num_heads)
+        return partial(attend, batch=batch, num_heads=self._num_heads)
 
-    def _attend(self, qkv: Tensor, runs: list[_Run]) -> Tensor:
-        attended = qkv.new_zeros(qkv.shape[0], self.dim)
-        for run in runs:
-            shape = (run.num_sequences, run.length, 3, self._num_heads, -1)
-            query, key, value = qkv[run.rows].view(shape).permute(2, 0, 3, 1, 4)
-            heads = functional.scaled_dot_product_attention(query, key, value)
-            attended[run.rows] = heads.transpose(1, 2).reshape(-1, self.dim)
-        return attended
+    def _apply(self, layer: _Layer, rows: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        rows = layer.attended_norm(layer.attended(attention(layer.qkv(rows)), plus=rows))
+        return layer.down_norm(layer.down(layer.up(rows, gelu=True), plus=rows))
 
-    def _pool(self, rows: Tensor, run: _Run) -> Tensor:
+    def _pool(self, rows: Tensor, run: Run) -> Tensor:
         tokens = rows.view(run.num_sequences, run.length, self.dim).float()
         return tokens.mean(dim=1) if self._pooling == "mean" else tokens[:, 0]
-
-
-def _runs(sequences: Sequence[Sequence[int]]) -> list[_Run]:
-    runs, start = [], 0
-    for length, group in groupby(map(len, sequences)):
-        run = _Run(start, len(list(group)), length)
-        runs.append(run)
-        start = run.rows.stop
-    return runs
 
 
 class _BertWeights:
@@ -152,7 +137,7 @@ class _BertWeights:
             if tensor.is_floating_point()
         }
         self._eps = float(config["layer_norm_eps"])
-        self._is_packed = device.type == "cpu" and _can_pack(dtype)
+        self.is_packed = device.type == "cpu" and _can_pack(dtype)
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -172,9 +157,9 @@ class _BertWeights:
     def linear(self, *names: str) -> _Linear:
         weight = torch.cat([self[f"{name}.weight"] for name in names])
         bias = torch.cat([self[f"{name}.bias"] for name in names])
-        if self._is_packed:
+        if self.is_packed:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
-        return _Linear(weight, bias, self._is_packed)
+        return _Linear(weight, bias, self.is_packed)
 
     def norm(self, name: str) -> _Norm:
         return _Norm(self[f"{name}.weight"], self[f"{name}.bias"], self._eps)
