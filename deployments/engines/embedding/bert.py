@@ -4,7 +4,7 @@ It turns token ids into one pooled vector per sequence; texts and queues are oth
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from deployments.engines.embedding.attention import Run, attend, attend_in_tiles, runs, tiles
+from deployments.engines.embedding.int8 import Int8Linear, RangeObserver
 from deployments.engines.embedding.model_folder import ModelFolder, Pooling
 from deployments.types import Vectors
 
@@ -61,10 +62,10 @@ class _Norm:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    qkv: _Linear
+    qkv: Callable[..., Tensor]
     attended: _Linear
     attended_norm: _Norm
-    up: _Linear
+    up: Callable[..., Tensor]
     down: _Linear
     down_norm: _Norm
 
@@ -73,8 +74,14 @@ class BertEncoder:
     """Weights of a `model_type: bert` folder, ready to pool."""
 
     def __init__(
-        self, folder: ModelFolder, config: dict[str, Any], device: torch.device, dtype: torch.dtype
+        self,
+        folder: ModelFolder,
+        config: dict[str, Any],
+        device: torch.device,
+        dtype: torch.dtype,
+        samples: Sequence[Sequence[int]] = (),
     ) -> None:
+        """Load the weights; round some to int8 if there are `samples`, token ids of some texts."""
         self._pooling: Pooling = folder.pooling
         self._num_heads = int(config["num_attention_heads"])
         self.dim = int(config["hidden_size"])
@@ -89,6 +96,8 @@ class BertEncoder:
         )
         self._norm = weights.norm("embeddings.LayerNorm")
         self._layers = [weights.layer(index) for index in range(int(config["num_hidden_layers"]))]
+        if samples:
+            self._layers = self._rounded(weights, samples)
 
     def __call__(self, sequences: Sequence[Sequence[int]]) -> Vectors:
         """Return the normalised vectors, float32[n, dim]; fastest when sorted by length."""
@@ -101,6 +110,25 @@ class BertEncoder:
             pooled = torch.cat([self._pool(rows[run.rows], run) for run in batch])
             vectors: Vectors = functional.normalize(pooled, dim=-1).cpu().numpy()
             return vectors
+
+    def _rounded(self, weights: "_BertWeights", samples: Sequence[Sequence[int]]) -> list[_Layer]:
+        """Return the layers with int8 products, for such inputs as the samples give."""
+        plain, observers = self._layers, []
+        for layer in plain:
+            observers.append((RangeObserver(layer.qkv), RangeObserver(layer.up)))
+        self._layers = [
+            replace(layer, qkv=qkv, up=up)
+            for layer, (qkv, up) in zip(plain, observers, strict=True)
+        ]
+        self(samples)
+        return [
+            replace(
+                layer,
+                qkv=Int8Linear(*weights.affine(*_qkv(index)), qkv.peaks),
+                up=Int8Linear(*weights.affine(_up(index)), up.peaks),
+            )
+            for index, (layer, (qkv, up)) in enumerate(zip(plain, observers, strict=True))
+        ]
 
     def _embed(self, sequences: Sequence[Sequence[int]]) -> Tensor:
         ids = [token for sequence in sequences for token in sequence]
@@ -136,6 +164,7 @@ class _BertWeights:
             for name, tensor in tensors.items()
             if tensor.is_floating_point()
         }
+        self._dtype = dtype
         self._eps = float(config["layer_norm_eps"])
         self.is_packed = device.type == "cpu" and _can_pack(dtype)
 
@@ -144,25 +173,37 @@ class _BertWeights:
 
     def layer(self, index: int) -> _Layer:
         prefix = f"encoder.layer.{index}."
-        attention = prefix + "attention."
         return _Layer(
-            qkv=self.linear(*(f"{attention}self.{part}" for part in ("query", "key", "value"))),
-            attended=self.linear(attention + "output.dense"),
-            attended_norm=self.norm(attention + "output.LayerNorm"),
-            up=self.linear(prefix + "intermediate.dense"),
+            qkv=self.linear(*_qkv(index)),
+            attended=self.linear(prefix + "attention.output.dense"),
+            attended_norm=self.norm(prefix + "attention.output.LayerNorm"),
+            up=self.linear(_up(index)),
             down=self.linear(prefix + "output.dense"),
             down_norm=self.norm(prefix + "output.LayerNorm"),
         )
 
-    def linear(self, *names: str) -> _Linear:
+    def affine(self, *names: str) -> tuple[Tensor, Tensor]:
+        """Return the weight and bias, float32, of maps over the same input as one map."""
         weight = torch.cat([self[f"{name}.weight"] for name in names])
-        bias = torch.cat([self[f"{name}.bias"] for name in names])
+        return weight.float(), torch.cat([self[f"{name}.bias"] for name in names]).float()
+
+    def linear(self, *names: str) -> _Linear:
+        weight, bias = (part.to(self._dtype) for part in self.affine(*names))
         if self.is_packed:
             weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         return _Linear(weight, bias, self.is_packed)
 
     def norm(self, name: str) -> _Norm:
         return _Norm(self[f"{name}.weight"], self[f"{name}.bias"], self._eps)
+
+
+def _qkv(index: int) -> list[str]:
+    attention = f"encoder.layer.{index}.attention.self."
+    return [attention + part for part in ("query", "key", "value")]
+
+
+def _up(index: int) -> str:
+    return f"encoder.layer.{index}.intermediate.dense"
 
 
 def _can_pack(dtype: torch.dtype) -> bool:
