@@ -45,7 +45,7 @@ class EmbedderArgs(Args):
     engine: Literal["transformers", "fake"] = "transformers"
     source: str = "embedded:all-minilm-l6-v2"
     device: str = "cpu"
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = "auto"
     num_threads: int = Field(default=0, ge=0, le=256, description="0: every core of the host")
     segment_tokens: int = Field(default=0, ge=0, le=512, description="0: the model's own limit")
     overlap_tokens: int = Field(default=32, ge=0, le=256)

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import psutil
@@ -28,8 +29,10 @@ SYSTEMS = {
     "st-bf16": "sentence-transformers, bf16",
     "ours": "ragserve, one caller",
     "ours-many": "ragserve, callers of 4 texts each",
+    "ours-bf16": "ragserve, one caller, precision bf16",
 }
 SOURCE = "embedded:all-minilm-l6-v2"
+Precision = Literal["auto", "bf16"]
 Encode = Callable[[list[str]], np.ndarray]
 
 
@@ -56,11 +59,13 @@ def peer(dtype: str) -> Encode:
     return lambda batch: np.asarray(model.encode(batch, show_progress_bar=False), np.float32)
 
 
-def ours(loop: asyncio.AbstractEventLoop, texts_per_caller: int) -> Encode:
+def ours(
+    loop: asyncio.AbstractEventLoop, texts_per_caller: int, precision: Precision = "auto"
+) -> Encode:
     from deployments.config import EmbedderArgs
     from deployments.embedder import Embedder
 
-    embedder = Embedder(EmbedderArgs(source=SOURCE))
+    embedder = Embedder(EmbedderArgs(source=SOURCE, precision=precision))
     loop.run_until_complete(embedder.start())
     atexit.register(lambda: loop.run_until_complete(embedder.stop()))
 
@@ -81,6 +86,8 @@ def load(system: str) -> Encode:
             return peer("bfloat16")
         case "ours":
             return ours(asyncio.new_event_loop(), 0)
+        case "ours-bf16":
+            return ours(asyncio.new_event_loop(), 0, "bf16")
         case _:
             return ours(asyncio.new_event_loop(), 4)
 

@@ -9,11 +9,18 @@ from torch.nn import functional
 from transformers import AutoModel
 
 from deployments.engines.embedding.bert import BertEncoder
+from deployments.engines.embedding.int8 import SAMPLES, can_multiply
 from deployments.engines.embedding.model_folder import ModelFolder
+from deployments.engines.embedding.tokenization import FastTokenizer
 from deployments.errors import EngineFailed
 from deployments.types import Vectors
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "int8": torch.bfloat16,  # of all but the products that are rounded
+}
 
 
 def load_encoder(folder: ModelFolder, device: str, precision: str) -> "BertEncoder | PaddedEncoder":
@@ -23,13 +30,29 @@ def load_encoder(folder: ModelFolder, device: str, precision: str) -> "BertEncod
         EngineFailed: the device is not there, or the folder holds no such model.
     """
     place = _device(device)
-    dtype = _best_dtype(place) if precision == "auto" else _DTYPES[precision]
     config = json.loads((folder.path / "config.json").read_text(encoding="utf-8"))
+    is_bert = _is_plain_bert(folder, config)
+    can_round = is_bert and place.type == "cpu" and _has_fast_bf16() and can_multiply()
+    if precision == "auto":
+        precision = "int8" if can_round else _best_float(place)
+    if precision == "int8" and not can_round:
+        raise EngineFailed("int8 needs a BERT model and a CPU with AVX-512 VNNI and BF16")
+    if not is_bert:
+        return PaddedEncoder(folder, place, _DTYPES[precision])
+    samples = _samples(folder) if precision == "int8" else []
+    return BertEncoder(folder, config, place, _DTYPES[precision], samples)
+
+
+def _is_plain_bert(folder: ModelFolder, config: dict[str, Any]) -> bool:
     is_bert = (config.get("model_type"), config.get("hidden_act")) == ("bert", "gelu")
     is_absolute = config.get("position_embedding_type", "absolute") == "absolute"
-    if is_bert and is_absolute and (folder.path / "model.safetensors").is_file():
-        return BertEncoder(folder, config, place, dtype)
-    return PaddedEncoder(folder, place, dtype)
+    return is_bert and is_absolute and (folder.path / "model.safetensors").is_file()
+
+
+def _samples(folder: ModelFolder) -> list[list[int]]:
+    """Return token ids of texts that show the ranges of the model's inner values."""
+    ids = FastTokenizer(folder.path).encode([*SAMPLES, " ".join(SAMPLES)])
+    return sorted((row[: folder.max_tokens] for row in ids), key=len)
 
 
 def _device(name: str) -> torch.device:
@@ -39,15 +62,18 @@ def _device(name: str) -> torch.device:
         raise EngineFailed(f"the device {name!r} is not available to the embedder") from None
 
 
-def _best_dtype(device: torch.device) -> torch.dtype:
-    """Return bf16 where it is computed natively, fp32 elsewhere.
+def _best_float(device: torch.device) -> str:
+    """Return bf16 where it is computed natively, fp32 elsewhere."""
+    return "bf16" if device.type != "cpu" or _has_fast_bf16() else "fp32"
+
+
+def _has_fast_bf16() -> bool:
+    """Tell whether the CPU multiplies bf16.
 
     Source: AVX-512 BF16 or AMX; without them oneDNN converts back and forth and loses to fp32.
     """
-    if device.type != "cpu":
-        return torch.bfloat16
     able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 class PaddedEncoder:

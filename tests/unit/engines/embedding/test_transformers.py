@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from deployments.config import EmbedderArgs
 from deployments.engines.embedding.bert import BertEncoder
 from deployments.engines.embedding.encoder import PaddedEncoder, load_encoder
+from deployments.engines.embedding.int8 import can_multiply
 from deployments.engines.embedding.model_folder import ModelFolder, read_model_folder
 from deployments.engines.embedding.tokenization import FastTokenizer
 from deployments.engines.embedding.transformers import TransformersEmbedder
@@ -52,6 +53,18 @@ def test_bert_gives_the_vectors_of_sentence_transformers(
     encoder = load_encoder(read_model_folder(FOLDER), "cpu", precision)
     assert isinstance(encoder, BertEncoder)
     assert (1 - (encode(encoder) * reference).sum(axis=1)).max() < far
+
+
+@pytest.mark.skipif(not can_multiply(), reason="needs AVX-512 VNNI")
+def test_int8_gives_vectors_near_those_of_sentence_transformers(reference: Vectors) -> None:
+    encoder = load_encoder(read_model_folder(FOLDER), "cpu", "int8")
+    assert (1 - (encode(encoder) * reference).sum(axis=1)).max() < 5e-3
+
+
+def test_int8_of_a_processor_that_lacks_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.engines.embedding.encoder.can_multiply", lambda: False)
+    with pytest.raises(EngineFailed, match="int8"):
+        load_encoder(read_model_folder(FOLDER), "cpu", "int8")
 
 
 def test_padded_encoder_gives_the_vectors_of_sentence_transformers(reference: Vectors) -> None:
