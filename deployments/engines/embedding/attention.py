@@ -4,7 +4,8 @@ PyTorch's own kernel serves every device and type. In bf16 on a CPU it loses mos
 the softmax of short rows, so `attend_in_tiles` takes another way there: two batched products of
 oneDNN around one `exp2`, with the softmax's division left to the end.
 
-Measured per text of 91 tokens, 12 heads of 32, AVX512-BF16, torch 2.13: 0.48 ms → 0.20 ms.
+Measured on texts of 91 tokens, 12 heads of 32, AVX512-BF16, torch 2.13: the whole encoder is 7 %
+faster for it.
 """
 
 import math
