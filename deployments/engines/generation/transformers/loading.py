@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from deployments.config import GeneratorArgs
 from deployments.engines.generation.transformers.linears import improve_linears
+from deployments.engines.heap import trim
 from deployments.engines.weights import Weights, locate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,6 +54,7 @@ def load(args: GeneratorArgs) -> LoadedModel:
         )
     model.to(args.device).eval().requires_grad_(False)
     improve_linears(model)
+    trim()
     return LoadedModel(model, tokenizer, _eos_token_ids(model, tokenizer))
 
 
