@@ -30,9 +30,9 @@ LARGEST = 14
 WATCHED = ("Embedder", "Ingress")
 EMBEDDING_MODEL = "all-minilm-l6-v2"
 WORDS = (
-    "the of and to in for is on that by this with from lighthouse river engine answer cluster "
-    "question passage memory winter bakery museum copper harbour insect letter signal"
-).split()
+    "the and of to in for is on that by this with from river engine answer cluster question "
+    "passage memory winter bakery museum copper harbour insect letter signal lighthouse"
+)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def texts(count: int) -> list[str]:
     """
     chance = random.Random(0)
     sizes = [400 if n % LONG_EVERY == 0 else round(64 ** chance.random()) for n in range(count)]
-    return [f"call {n} " + " ".join(chance.choices(WORDS, k=k)) for n, k in enumerate(sizes)]
+    words = WORDS.split()
+    return [f"call {n} " + " ".join(chance.choices(words, k=k)) for n, k in enumerate(sizes)]
 
 
 def idle_table(held: list[Memory]) -> Table:

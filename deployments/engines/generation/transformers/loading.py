@@ -40,6 +40,15 @@ class LoadedModel:
 
 def load(args: GeneratorArgs) -> LoadedModel:
     """Load `args.source` onto `args.device`; it never runs code that comes with the weights."""
+    model, tokenizer = read(args)
+    model.to(args.device).eval().requires_grad_(False)
+    improve_linears(model)
+    trim()
+    return LoadedModel(model, tokenizer, _eos_token_ids(model, tokenizer))
+
+
+def read(args: GeneratorArgs) -> tuple[Any, Any]:
+    """Return the library's own model, GGUF weights dequantised, and its tokenizer."""
     weights = locate(args.source)
     with _gguf_read_once():
         tokenizer = AutoTokenizer.from_pretrained(
@@ -52,10 +61,7 @@ def load(args: GeneratorArgs) -> LoadedModel:
             use_safetensors=True,
             **_gguf(weights),
         )
-    model.to(args.device).eval().requires_grad_(False)
-    improve_linears(model)
-    trim()
-    return LoadedModel(model, tokenizer, _eos_token_ids(model, tokenizer))
+    return model, tokenizer
 
 
 def dtype_of(args: GeneratorArgs) -> torch.dtype:
