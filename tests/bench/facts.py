@@ -4,7 +4,7 @@ Set `facts` has fifty short documents; `manuals` has long Markdown ones, and no 
 chosen by it. Runs the replicas of the default application in process: the same models, search and
 prompt. Example:
 
-    python -m tests.bench.facts --passages 1,2,3,4 --show-misses
+    python -m tests.bench.facts --passages 1 3 --segment-tokens 64
 """
 
 import argparse
@@ -19,7 +19,6 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from deployments.config import EmbedderArgs, GeneratorArgs, RetrieverArgs
 from deployments.embedder import Embedder
 from deployments.generator import Generator
 from deployments.types import (
@@ -32,8 +31,9 @@ from deployments.types import (
     SearchRequest,
 )
 from graphs.prompt import TEMPLATE
-from graphs.rag import AnswerArgs
+from graphs.rag import RagArgs
 from graphs.relevance import relevant
+from tests.stack import ROOT
 
 E2E = Path(__file__).parent.parent / "e2e"
 OTHERS = {
@@ -89,15 +89,22 @@ def question_sets() -> list[QuestionSet]:
     ]
 
 
+def default_args() -> RagArgs:
+    """Return what the default application runs."""
+    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text(encoding="utf-8"))
+    return RagArgs.model_validate(config["applications"][0]["args"])
+
+
 class Replicas:
     """The replicas that an answer needs, in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, args: RagArgs) -> None:
         # Imported late: it reads its address from the environment.
         from deployments.retriever import Retriever
 
-        self._embedder, self._retriever = Embedder(EmbedderArgs()), Retriever(RetrieverArgs())
-        self._generator = Generator(GeneratorArgs())
+        self._args = args.answer
+        self._embedder, self._retriever = Embedder(args.embedder), Retriever(args.retriever)
+        self._generator = Generator(args.generator)
 
     async def store(self, one: QuestionSet) -> None:
         """Store a set's documents in the collection of its name."""
@@ -106,17 +113,16 @@ class Replicas:
 
     async def search(self, collection: str, question: str, top_k: int) -> list[Any]:
         """Return the relevant chunks, as the graph finds them."""
-        answer = AnswerArgs()
         request = SearchRequest(
-            collection=collection, query=question, top_k=top_k, min_score=answer.min_score
+            collection=collection, query=question, top_k=top_k, min_score=self._args.min_score
         )
         embedded = await self._embedder.embed([question])
         hits = await self._retriever.search(request, embedded, "minilm")
         return relevant(
             hits,
             question,
-            strong_score=answer.strong_score,
-            relative_score=answer.relative_score,
+            strong_score=self._args.strong_score,
+            relative_score=self._args.relative_score,
         )
 
     async def ask(self, template: str, question: str, passages: list[str]) -> str:
@@ -163,12 +169,16 @@ async def row_of(
 
 async def compare(templates: dict[str, str], options: argparse.Namespace) -> Table:
     """Ask every set with every template and number of passages."""
-    replicas = Replicas()
+    args = default_args()
+    if options.segment_tokens is not None:
+        sizes = {name: getattr(options, name) for name in ("segment_tokens", "overlap_tokens")}
+        args = args.model_copy(update={"embedder": args.embedder.model_copy(update=sizes)})
+    replicas = Replicas(args)
     table = Table("set", "template", "passages", "facts held", "in passages", "first right")
     for one in question_sets():
         await replicas.store(one)
         for name, template in templates.items():
-            for top_k in map(int, options.passages.split(",")):
+            for top_k in options.passages or [args.answer.top_k]:
                 cells = await row_of(replicas, one, template, top_k, options.show_misses)
                 table.add_row(one.name, name, str(top_k), *cells)
     await replicas.stop()
@@ -180,7 +190,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--passages", default="3", help="numbers of passages to try")
+    parser.add_argument("--passages", type=int, nargs="+", help="numbers of passages to try")
+    parser.add_argument("--segment-tokens", type=int, help="size of a stored passage")
+    parser.add_argument("--overlap-tokens", type=int, default=16)
     parser.add_argument("--templates", default="default", help="default, all, or names")
     parser.add_argument("--show-misses", action="store_true")
     options = parser.parse_args()
