@@ -1,17 +1,20 @@
 """How fast the generation engine decodes, as a ratio to a plain loop over the same model.
 
-Both get the same prompts and the same number of greedy tokens, in turns, in one run; the table
-shows medians. Example:
+All get the same prompts and the same number of greedy tokens, in turns, in one run; the table
+shows medians, and of the ratios the worst and the best too. `engine_vllm.py` says how to make an
+environment with vLLM. Example:
 
-    python -m tests.bench.engine --rounds 5 --tokens 128 --streams 1 16
+    python -m tests.bench.engine --rounds 5 --streams 1 16 --vllm-python VENV/bin/python
 """
 
 import argparse
 import asyncio
+import os
 import random
 import statistics
 import time
-from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any, Protocol
 
 from rich.console import Console
 from rich.table import Table
@@ -21,6 +24,21 @@ from deployments.engines.generation.base import EngineRequest, GenerationEngine
 from deployments.engines.generation.registry import create_engine
 from deployments.types import Finished, SamplingParams
 from tests.bench.engine_plain import PlainLoop
+from tests.bench.engine_vllm import VllmPeer
+
+WARM_UP_TOKENS = 4
+
+
+class Peer(Protocol):
+    """What the engine is compared with, in a process of its own."""
+
+    def measure(self, prompts: list[list[int]], num_tokens: int) -> float:
+        """Return tokens per second over all streams, prompts included in the time."""
+        ...
+
+    def stop(self) -> None:
+        """End the process."""
+        ...
 
 
 def prompts_of(num: int, length: int) -> list[list[int]]:
@@ -44,49 +62,45 @@ async def measure(engine: GenerationEngine, prompts: list[list[int]], num_tokens
     return sum(counts) / (time.perf_counter() - started)
 
 
-def measure_vllm(source: str, prompts: list[list[int]], num_tokens: int) -> float:
-    """Return tokens per second of vLLM on the same prompts."""
-    from vllm import LLM
-    from vllm import SamplingParams as VllmParams
+async def rates_of(
+    engine: GenerationEngine, peers: dict[str, Peer], prompts: list[list[int]], options: Any
+) -> dict[str, list[float]]:
+    """Return each one's tokens per second, round by round, after a warm-up."""
+    rates: dict[str, list[float]] = {name: [] for name in [*peers, "engine"]}
+    await measure(engine, prompts, WARM_UP_TOKENS)
+    for peer in peers.values():
+        peer.measure(prompts, WARM_UP_TOKENS)
+    for _ in range(options.rounds):
+        for name, peer in peers.items():
+            rates[name].append(peer.measure(prompts, options.tokens))
+        rates["engine"].append(await measure(engine, prompts, options.tokens))
+    return rates
 
-    model = LLM(source, enable_prefix_caching=False)
-    params = VllmParams(max_tokens=num_tokens, temperature=0.0, ignore_eos=True)
-    inputs = [{"prompt_token_ids": prompt} for prompt in prompts]
-    model.generate(inputs, params)
-    started = time.perf_counter()
-    model.generate(inputs, params)
-    return len(prompts) * num_tokens / (time.perf_counter() - started)
+
+def ratio(ours: list[float], theirs: list[float]) -> str:
+    """Return the median of the ratios of each round, with the worst and the best."""
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} ... {ratios[-1]:.2f})"
 
 
-async def run(options: argparse.Namespace) -> Table:
+async def run(options: argparse.Namespace, log: IO[bytes]) -> Table:
     """Measure in turns and return the table."""
     args = GeneratorArgs(source=options.source, precision=options.precision)
-    plain = PlainLoop(args)
+    peers: dict[str, Peer] = {"plain loop": PlainLoop(args)}
+    if options.vllm_python:
+        peers["vLLM"] = VllmPeer(options.vllm_python, args, log)
     engine = create_engine(args)
     await engine.start()
     table = Table(title=f"greedy tokens per second, median of {options.rounds}")
-    for name in ("streams", "plain loop", "engine", "engine / plain", "worst ... best"):
+    for name in ("streams", "engine", *peers, *(f"engine / {name}" for name in peers)):
         table.add_column(name, justify="right")
     for num in options.streams:
-        prompts = prompts_of(num, options.prompt)
-        await measure(engine, prompts, 4)
-        plain.measure(prompts, 4)
-        pairs = []
-        for _ in range(options.rounds):
-            theirs = plain.measure(prompts, options.tokens)
-            pairs.append((theirs, await measure(engine, prompts, options.tokens)))
-        ratios = sorted(ours / theirs for theirs, ours in pairs)
-        table.add_row(
-            str(num),
-            f"{statistics.median(theirs for theirs, _ in pairs):.1f}",
-            f"{statistics.median(ours for _, ours in pairs):.1f}",
-            f"{statistics.median(ratios):.2f}",
-            f"{ratios[0]:.2f} ... {ratios[-1]:.2f}",
-        )
-        if find_spec("vllm"):
-            rate = measure_vllm(options.source, prompts, options.tokens)
-            table.add_row(f"{num} (vllm)", "", f"{rate:.1f}", "", "")
-    plain.stop()
+        rates = await rates_of(engine, peers, prompts_of(num, options.prompt), options)
+        medians = (f"{statistics.median(rates[name]):.1f}" for name in ("engine", *peers))
+        ratios = (ratio(rates["engine"], rates[name]) for name in peers)
+        table.add_row(str(num), *medians, *ratios)
+    for peer in peers.values():
+        peer.stop()
     await engine.stop()
     return table
 
@@ -102,7 +116,13 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96, help="new tokens per stream")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of each prompt")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16])
-    Console().print(asyncio.run(run(parser.parse_args())))
+    parser.add_argument("--vllm-python", help="an interpreter with vLLM, to measure it too")
+    parser.add_argument(
+        "--vllm-log", type=Path, default=os.devnull, help="file for what vLLM prints"
+    )
+    options = parser.parse_args()
+    with options.vllm_log.open("wb") as log:
+        Console().print(asyncio.run(run(options, log)))
 
 
 if __name__ == "__main__":

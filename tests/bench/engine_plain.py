@@ -13,16 +13,12 @@ from deployments.config import GeneratorArgs
 def serve(pipe: Connection, args: GeneratorArgs) -> None:
     """Answer (prompts, number of tokens) with tokens per second, until None comes."""
     import torch
-    from transformers import AutoModelForCausalLM, DynamicCache
+    from transformers import DynamicCache
 
-    from deployments.engines.generation.transformers.loading import _gguf, _gguf_read_once, dtype_of
-    from deployments.engines.weights import locate
+    from deployments.engines.generation.transformers.loading import read
 
-    weights = locate(args.source)
-    with _gguf_read_once():
-        model = AutoModelForCausalLM.from_pretrained(
-            weights.folder, dtype=dtype_of(args), **_gguf(weights)
-        ).eval()
+    model, _ = read(args)
+    model.eval()
     pipe.send("ready")
     while (order := pipe.recv()) is not None:
         prompts, num_tokens = order

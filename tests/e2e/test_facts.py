@@ -1,4 +1,4 @@
-"""Answers rest on what was stored: fifty made-up facts, asked for in other words."""
+"""Answers rest on what was stored: fifty made-up facts, and long Markdown documents."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +14,13 @@ import yaml
 from graphs.prompt import UNKNOWN
 from tests.stack import Stack
 
-FACTS = yaml.safe_load((Path(__file__).parent / "facts.yaml").read_text(encoding="utf-8"))
+HERE = Path(__file__).parent
+FACTS = yaml.safe_load((HERE / "facts.yaml").read_text(encoding="utf-8"))
+MANUALS = yaml.safe_load((HERE / "manuals.yaml").read_text(encoding="utf-8"))
 MODEL = "rag/facts"
 LEAST_HELD = 40
+LEAST_HELD_OF_MANUALS = 0
+LEAST_FOUND_IN_MANUALS = 0
 AT_ONCE = 8
 OFF_TOPIC = (
     "How do I knit a sweater for a penguin?",
@@ -57,9 +61,9 @@ def answers(facts: None, ai: openai.OpenAI) -> list[Answer]:
         return list(pool.map(lambda fact: ask(ai, fact["question"]), FACTS))
 
 
-def ask(ai: openai.OpenAI, question: str) -> Answer:
+def ask(ai: openai.OpenAI, question: str, model: str = MODEL) -> Answer:
     completion = ai.chat.completions.create(
-        model=MODEL, messages=[{"role": "user", "content": question}], max_tokens=64
+        model=model, messages=[{"role": "user", "content": question}], max_tokens=64
     )
     assert completion.model_extra is not None
     return Answer(completion.choices[0].message.content or "", completion.model_extra["sources"])
@@ -73,6 +77,24 @@ def test_answers_hold_the_facts(answers: list[Answer]) -> None:
     for fact, answer in misses:
         print(f"  {fact['question']} -> {answer.text!r}, wanted {fact['answer']}")
     assert num_held >= LEAST_HELD
+
+
+def test_long_documents_are_answered_from(stack: Stack, ai: openai.OpenAI) -> None:
+    stored = stack.command("ingest", str(HERE / "manuals"), "--collection", "manuals", "--strict")
+    assert stored.returncode == 0, stored.stderr
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        answers = list(pool.map(lambda asked: ask(ai, asked["question"], "rag/manuals"), MANUALS))
+    with stack.client() as client:
+        client.delete("/v1/data/collections/manuals").raise_for_status()
+    pairs = list(zip(MANUALS, answers, strict=True))
+    num_held = sum(answer.holds(asked["answer"]) for asked, answer in pairs)
+    num_found = sum(
+        any(source["document_id"].endswith(asked["document"]) for source in answer.sources)
+        for asked, answer in pairs
+    )
+    print(f"\n{num_held} of {len(MANUALS)} held, {num_found} with a source of the right document")
+    assert num_held >= LEAST_HELD_OF_MANUALS
+    assert num_found >= LEAST_FOUND_IN_MANUALS
 
 
 def test_sources_resolve_to_the_stored_text(answers: list[Answer], client: httpx.Client) -> None:

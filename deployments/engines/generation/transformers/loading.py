@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from deployments.config import GeneratorArgs
 from deployments.engines.generation.transformers.linears import improve_linears
+from deployments.engines.heap import trim
 from deployments.engines.weights import Weights, locate
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,6 +40,15 @@ class LoadedModel:
 
 def load(args: GeneratorArgs) -> LoadedModel:
     """Load `args.source` onto `args.device`; it never runs code that comes with the weights."""
+    model, tokenizer = read(args)
+    model.to(args.device).eval().requires_grad_(False)
+    improve_linears(model)
+    trim()
+    return LoadedModel(model, tokenizer, _eos_token_ids(model, tokenizer))
+
+
+def read(args: GeneratorArgs) -> tuple[Any, Any]:
+    """Return the library's own model, GGUF weights dequantised, and its tokenizer."""
     weights = locate(args.source)
     with _gguf_read_once():
         tokenizer = AutoTokenizer.from_pretrained(
@@ -51,9 +61,7 @@ def load(args: GeneratorArgs) -> LoadedModel:
             use_safetensors=True,
             **_gguf(weights),
         )
-    model.to(args.device).eval().requires_grad_(False)
-    improve_linears(model)
-    return LoadedModel(model, tokenizer, _eos_token_ids(model, tokenizer))
+    return model, tokenizer
 
 
 def dtype_of(args: GeneratorArgs) -> torch.dtype:
