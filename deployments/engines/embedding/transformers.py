@@ -15,6 +15,7 @@ from deployments.engines.embedding.engine import BatchedEmbedder
 from deployments.engines.embedding.model import Model
 from deployments.engines.embedding.model_folder import read_model_folder
 from deployments.engines.embedding.tokenization import FastTokenizer
+from deployments.engines.heap import trim
 from deployments.engines.weights import locate
 
 _MAX_WORKERS = 8
@@ -29,6 +30,7 @@ class TransformersEmbedder(BatchedEmbedder):
         torch.set_num_threads(1)
         folder = read_model_folder(locate(args.source).folder)
         encoder = load_encoder(folder, args.device, args.precision)
+        trim()
         num_threads = args.num_threads or len(os.sched_getaffinity(0))
         num_workers = min(num_threads, _MAX_WORKERS) if args.device == "cpu" else 1
         return Model(
