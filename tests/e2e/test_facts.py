@@ -19,8 +19,7 @@ FACTS = yaml.safe_load((HERE / "facts.yaml").read_text(encoding="utf-8"))
 MANUALS = yaml.safe_load((HERE / "manuals.yaml").read_text(encoding="utf-8"))
 MODEL = "rag/facts"
 LEAST_HELD = 40
-LEAST_HELD_OF_MANUALS = 0
-LEAST_FOUND_IN_MANUALS = 0
+LEAST_FOUND_IN_MANUALS = 20
 AT_ONCE = 8
 OFF_TOPIC = (
     "How do I knit a sweater for a penguin?",
@@ -79,7 +78,8 @@ def test_answers_hold_the_facts(answers: list[Answer]) -> None:
     assert num_held >= LEAST_HELD
 
 
-def test_long_documents_are_answered_from(stack: Stack, ai: openai.OpenAI) -> None:
+def test_sources_are_of_the_right_long_document(stack: Stack, ai: openai.OpenAI) -> None:
+    """What the answers hold is printed only: the embedded model holds 2 to 5 of the 22."""
     stored = stack.command("ingest", str(HERE / "manuals"), "--collection", "manuals", "--strict")
     assert stored.returncode == 0, stored.stderr
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -87,13 +87,13 @@ def test_long_documents_are_answered_from(stack: Stack, ai: openai.OpenAI) -> No
     with stack.client() as client:
         client.delete("/v1/data/collections/manuals").raise_for_status()
     pairs = list(zip(MANUALS, answers, strict=True))
-    num_held = sum(answer.holds(asked["answer"]) for asked, answer in pairs)
-    num_found = sum(
-        any(source["document_id"].endswith(asked["document"]) for source in answer.sources)
-        for asked, answer in pairs
-    )
-    print(f"\n{num_held} of {len(MANUALS)} held, {num_found} with a source of the right document")
-    assert num_held >= LEAST_HELD_OF_MANUALS
+    num_held = num_found = 0
+    for asked, answer in pairs:
+        num_held += answer.holds(asked["answer"])
+        found = {source["document_id"].rpartition("/")[2] for source in answer.sources}
+        num_found += asked["document"] in found
+        print(f"  {asked['question']} -> {answer.text!r}, from {sorted(found)}")
+    print(f"{num_held} of {len(MANUALS)} held, {num_found} with a source of the right document")
     assert num_found >= LEAST_FOUND_IN_MANUALS
 
 

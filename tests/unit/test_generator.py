@@ -94,12 +94,12 @@ async def test_generate_refuses_what_the_engine_cannot_do(generator: Generator) 
     assert refused.value.param == "response_format"
 
 
-async def test_grounding_numbers_passages_and_keeps_their_braces(generator: Generator) -> None:
+async def test_grounding_puts_the_best_passage_last_and_keeps_braces(generator: Generator) -> None:
     grounding = Grounding(TEMPLATE, ("{question} is {x}", "two"))
     found = await events(generator, request("why {passages}?", grounding=grounding))
     assert found[0] == PromptAccepted(56, 2)
     assert (
-        text_of(found) == ("Echo: Use:\n[1] {question} is {x}\n\n[2] two\nQ: why {passages}?"[:64])
+        text_of(found) == ("Echo: Use:\n[2] two\n\n[1] {question} is {x}\nQ: why {passages}?"[:64])
     )
 
 

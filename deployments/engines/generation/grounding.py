@@ -13,7 +13,7 @@ FIELD = re.compile(r"\{(passages|question)\}")
 def ground(
     messages: Sequence[Message], grounding: Grounding, num_passages: int
 ) -> tuple[Message, ...]:
-    """Return the chat with its last user message in the template, after the first passages.
+    """Return the chat with its last user message in the template, after the best passages.
 
     Passages and question are data: braces in them are not fields.
 
@@ -34,7 +34,11 @@ def ground(
 
 
 def _listed(passages: Sequence[str]) -> str:
-    """Number the passages; one alone stays as it is, a number would only distract."""
+    """Number the passages, the best one last: a small model heeds what is near the question.
+
+    One alone stays as it is, a number would only distract.
+    """
     if len(passages) == 1:
         return passages[0]
-    return "\n\n".join(f"[{i}] {text}" for i, text in enumerate(passages, start=1))
+    numbered = [f"[{i}] {text}" for i, text in enumerate(passages, start=1)]
+    return "\n\n".join(reversed(numbered))
