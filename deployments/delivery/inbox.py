@@ -55,7 +55,7 @@ class Inbox:
 
     async def open(self) -> Subscription:
         """Return a new subscription; its `reply_to` goes with the request."""
-        if self._server is None:
+        if self._server is None or (self._server.done() and self._server.exception()):
             self._server = asyncio.create_task(self._listen())
         server = await asyncio.shield(self._server)
         port = server.sockets[0].getsockname()[1]

@@ -68,9 +68,12 @@ def test_ray_dashboard_refuses_anonymous_calls(stack: Stack) -> None:
         assert httpx.get(dashboard + path).status_code in (401, 403)
 
 
-def test_replica_ports_refuse_anonymous_grpc(stack: Stack) -> None:
+def test_replica_ports_refuse_anonymous_grpc(stack: Stack, client: httpx.Client) -> None:
     import grpc
 
+    model = client.get("/v1/models").json()["data"][0]["id"]
+    chat = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": True}
+    client.post("/v1/chat/completions", json=chat).raise_for_status()  # opens an inbox too
     methods = ("HandleRequest", "HandleRequestWithRejection", "HandleRequestStreaming")
     refused = 0
     for port in listening(stack):

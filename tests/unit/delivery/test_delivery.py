@@ -139,5 +139,14 @@ async def test_unreachable_inbox_is_an_engine_failure(outbox: Outbox) -> None:
         await outbox.connection(reply_to)
 
 
+async def test_inbox_that_could_not_listen_tries_again() -> None:
+    inbox = Inbox("192.0.2.1")  # not an address of this host (RFC 5737)
+    with pytest.raises(OSError, match="assign"):
+        await inbox.open()
+    inbox._host = HOST
+    assert (await inbox.open()).reply_to.port > 0
+    await inbox.stop()
+
+
 def test_secret_is_not_shown() -> None:
     assert "hush" not in repr(ReplyTo(HOST, 1, b"hush", 1))
