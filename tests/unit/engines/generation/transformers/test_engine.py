@@ -161,6 +161,8 @@ async def test_death_of_the_engine_fails_every_request_at_once() -> None:
     done, _ = await asyncio.wait(tasks, timeout=30.0)
     assert len(done) == 3
     assert all(isinstance(task.exception(), EngineFailed) for task in done)
+    assert engine._thread is not None
+    await asyncio.to_thread(engine._thread.join, 10.0)  # it tells the requests first, then ends
     with pytest.raises(EngineFailed):
         engine.check_health()
     await engine.stop()
