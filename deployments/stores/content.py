@@ -15,6 +15,9 @@ COLLECTION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL, which PostgreSQL refuses, and lone surrogates, which have no UTF-8."""
 
+BUILT_IN = ("_id", "_title", "_created_at", "_updated_at")
+"""Fields that filters find in every document: no metadata may have these names."""
+
 Scalar = str | int | float | bool | None
 
 
@@ -63,6 +66,8 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     for key, value in metadata.items():
         if not isinstance(key, str) or UNSTORABLE.search(key):
             raise invalid("metadata keys must be text without NUL or lone surrogates", "metadata")
+        if key in BUILT_IN:
+            raise invalid(f"metadata must not use the names {', '.join(BUILT_IN)}", "metadata")
         for item in value if isinstance(value, list) else [value]:
             _check_scalar(item)
 

@@ -19,6 +19,7 @@ from deployments.stores import schema
 from deployments.stores.changes import Ask, Head, head
 from deployments.stores.content import invalid
 from deployments.stores.database import Database
+from deployments.stores.filters import check_filter
 from deployments.stores.follower import Follower
 from deployments.stores.followers import Followers
 from deployments.stores.hits import Hit
@@ -137,20 +138,19 @@ class Searcher:
             follower.embedding_model,
         ):
             raise Conflict(f"collection {request.collection!r} was embedded with another model")
-        return follower.search(
-            request.mode,
-            request.query,
+        hits = follower.search(
+            request,
             query,
-            limit=request.top_k,
-            min_score=request.min_score,
-            candidates=self._args.candidates,
+            limit=request.offset + request.top_k,
+            depth=max(request.candidates or self._args.candidates, request.top_k),
             rrf_k=self._args.rrf_k,
         )
+        return hits[request.offset :]
 
 
 def _check(request: SearchRequest, query: Query | None) -> None:
-    if request.filter:
-        raise invalid("metadata filters are not supported yet", "filter")
+    if request.filter is not None:
+        check_filter(request.filter)
     if request.top_k < 1:
         raise invalid("top_k must be at least 1", "top_k")
     if query is None and request.mode != "lexical":
