@@ -203,12 +203,16 @@ class EmbeddedText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A text to store. `id` is the caller's or a new `doc_…`; `metadata` is a flat JSON object."""
+    """A text to store. `id` is the caller's or a new `doc_…`; `metadata` is a flat JSON object.
+
+    `embedded` are segments and vectors that the caller brings; nobody embeds the text then.
+    """
 
     id: str
     text: str
     title: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    embedded: EmbeddedText | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,12 @@ def _check_scalar(value: object) -> None:
 
 
 def content_hash(document: Document) -> bytes:
-    """Return 32 bytes that are equal when text, title and metadata are."""
+    """Return 32 bytes that are equal when text, title, metadata and brought vectors are."""
     content = [document.title, document.text, document.metadata]
     canonical = json.dumps(content, ensure_ascii=True, sort_keys=True, allow_nan=False)
-    return hashlib.blake2b(canonical.encode("ascii"), digest_size=32).digest()
+    digest = hashlib.blake2b(canonical.encode("ascii"), digest_size=32)
+    if document.embedded is not None:
+        spans = [(segment.start, segment.end) for segment in document.embedded.segments]
+        digest.update(json.dumps(spans).encode("ascii"))
+        digest.update(document.embedded.vectors.astype("<f4").tobytes())
+    return digest.digest()

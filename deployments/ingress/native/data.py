@@ -34,9 +34,11 @@ def data_router(services: Services) -> APIRouter:
         reported in `errors`; when none can, the status is that of the first error.
         """
         body = await _index_request(services, request)
+        has_vectors = any(document.is_ready for document in body.documents)
+        dim = await graph.dim(timeout_s=timeout_s) if has_vectors else None
         try:
             async with asyncio.timeout(timeout_s):
-                intake = await reader.read(body)
+                intake = await reader.read(body, dim)
         except TimeoutError:
             raise too_late() from None
         request_id = request.state.request_id

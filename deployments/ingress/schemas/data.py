@@ -15,6 +15,7 @@ from deployments.ingress.schemas.filters import Filter
 from deployments.stores.content import invalid
 from deployments.types import SearchRequest
 
+MAX_CHUNKS = 10_000
 MAX_DIM = 16_384
 """Longest vector that is read at all; each collection has one length."""
 
@@ -40,6 +41,8 @@ Title = Annotated[str, Field(max_length=500), AfterValidator(no_nul)]
 DocumentText = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
 Query = Annotated[str, Field(min_length=1, max_length=32_768), AfterValidator(_not_blank)]
 Vector = Annotated[list[float], Field(min_length=1, max_length=MAX_DIM)]
+ReadyVector = Annotated[list[float], Field(max_length=MAX_DIM)]
+"""Its length and direction are checked, and reported, for each document alone."""
 EmbeddedInput = Annotated[
     str, Field(min_length=1, max_length=MAX_TEXT_CHARS), AfterValidator(_not_blank)
 ]
@@ -52,20 +55,42 @@ class File(Schema):
     content_base64: str = Field(min_length=1)
 
 
+class ReadyChunk(Schema):
+    """A part of a document with its vector, made elsewhere by the same model."""
+
+    text: DocumentText
+    vector: ReadyVector
+    start: int | None = Field(default=None, ge=0, description="in the document's text")
+    end: int | None = Field(default=None, ge=1)
+
+
 class IndexDocument(Schema):
-    """A document: text, or a file to extract the text from."""
+    """A document: text, or a file to extract the text from; or text with ready vectors.
+
+    `vector` is that of the whole text. `chunks` are parts of `text`; where it is missing, the
+    document is the chunks, with a blank line between each two.
+    """
 
     id: DocumentId | None = None
     text: DocumentText | None = None
     file: File | None = None
     title: Title | None = None
     metadata: Metadata | None = None
+    vector: ReadyVector | None = None
+    chunks: Annotated[list[ReadyChunk], Field(min_length=1, max_length=MAX_CHUNKS)] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether the document brings its vectors."""
+        return self.vector is not None or self.chunks is not None
 
     @model_validator(mode="after")
     def _has_one_content(self) -> "IndexDocument":
-        if (self.text is None) == (self.file is None):
+        if (self.text is None and self.chunks is None) == (self.file is None):
             message = "give exactly one of `text` and `file` for each document"
             raise invalid(message, "documents")
+        if self.vector is not None and (self.text is None or self.chunks is not None):
+            raise invalid("`vector` needs `text`, and no `chunks` beside it", "documents")
         return self
 
 
@@ -133,7 +158,8 @@ class SearchBody(Schema):
     @model_validator(mode="after")
     def _fits_together(self) -> "SearchBody":
         if (self.query is None) == (self.vector is None):
-            raise invalid("give exactly one of `query` and `vector`", "query")
+            param = "vector" if self.query else "query"
+            raise invalid("give exactly one of `query` and `vector`", param)
         if self.vector is not None and self.mode != "dense":
             raise invalid("a ready vector works in dense mode only", "vector")
         if self.vector is not None and self.highlights:
