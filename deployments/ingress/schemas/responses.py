@@ -160,9 +160,7 @@ class Chunk(BaseModel):
     metadata: dict[str, Any]
     before: list[Neighbor] | None = Field(None, description="with `neighbors`; nearest last")
     after: list[Neighbor] | None = Field(None, description="with `neighbors`; nearest first")
-    highlights: list[tuple[int, int]] | None = Field(
-        None, description="with `highlights`: spans of `text`, in code points"
-    )
+    highlights: list[tuple[int, int]] | None = Field(None, description="spans of `text`")
 
 
 class SearchResult(BaseModel):
