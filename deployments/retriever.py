@@ -74,9 +74,17 @@ class Retriever:
         embedded: list[EmbeddedText],
         embedding_model: str,
     ) -> list[IndexedDocument]:
-        """Store documents, all or none; see `DocumentStore.upsert`."""
+        """Store documents, all or none; see `DocumentStore.upsert`.
+
+        Args:
+            collection: the collection's name.
+            documents: some of which may bring their own vectors.
+            embedded: for each of the others its segments and vectors, in order.
+            embedding_model: which model made the vectors.
+        """
+        complete = _complete(documents, embedded)
         return await self._write(
-            lambda: self._documents.upsert(collection, embedding_model, documents, embedded)
+            lambda: self._documents.upsert(collection, embedding_model, documents, complete)
         )
 
     async def search(
@@ -89,7 +97,8 @@ class Retriever:
 
         Args:
             request: what is wanted.
-            embedded_query: what the Embedder returns for `[request.query]`; None only for lexical.
+            embedded_query: what the Embedder returns for `[request.query]`; None where the request
+                is lexical or brings its own vector.
             embedding_model: which model embedded the query.
         """
         query = None
@@ -143,6 +152,18 @@ class Retriever:
 
     async def _write(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writers, work)
+
+
+def _complete(documents: list[Document], embedded: list[EmbeddedText]) -> list[EmbeddedText]:
+    made = iter(embedded)
+    complete = [
+        document.embedded if document.embedded is not None else next(made, None)
+        for document in documents
+    ]
+    whole = [one for one in complete if one is not None]
+    if len(whole) < len(documents) or next(made, None) is not None:
+        raise EngineFailed("the embedding engine returned too many or too few vectors")
+    return whole
 
 
 def _query_vector(vectors: Vectors) -> NDArray[np.float32]:

@@ -203,12 +203,16 @@ class EmbeddedText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A text to store. `id` is the caller's or a new `doc_…`; `metadata` is a flat JSON object."""
+    """A text to store. `id` is the caller's or a new `doc_…`; `metadata` is a flat JSON object.
+
+    `embedded` are segments and vectors that the caller brings; nobody embeds the text then.
+    """
 
     id: str
     text: str
     title: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    embedded: EmbeddedText | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,15 +226,38 @@ class IndexedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """One search. `min_score` is a bound on the cosine similarity, whatever the mode."""
+    """One search. `min_score` is a bound on the cosine similarity, whatever the mode.
+
+    `vector` takes the place of `query` in dense mode. `offset` hits are skipped. Hybrid fuses the
+    best `candidates` of each kind (None: the replica's default, `top_k` if that is more), whatever
+    the offset, with the `weights` of dense and lexical. `max_per_document` bounds the chunks of one
+    document. Each hit comes with as many `neighbors` before and after it, and `has_highlights`.
+    """
 
     collection: str
-    query: str
+    query: str = ""
+    vector: tuple[float, ...] | None = None
     top_k: int = 10
+    offset: int = 0
     mode: SearchMode = "hybrid"
     min_score: float | None = None
-    filter: dict[str, Any] | None = None
+    filter: "MetadataFilter | None" = None
+    weights: tuple[float, float] = (1.0, 1.0)
+    candidates: int | None = None
+    max_per_document: int | None = None
+    neighbors: int = 0
+    has_highlights: bool = False
     is_eventual: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A part of a document: `text` is `document.text[start:end]`."""
+
+    chunk_id: str
+    text: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,6 +277,10 @@ class ScoredChunk:
     score: float
     cosine: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    before: tuple[Passage, ...] = ()
+    after: tuple[Passage, ...] = ()
+    highlights: tuple[tuple[int, int], ...] = ()
+    """Spans `text[start:end]` of the query's words, in order, where they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +352,7 @@ class Retrieval:
     collection: str
     top_k: int | None = None
     min_score: float | None = None
-    filter: dict[str, Any] | None = None
+    filter: MetadataFilter | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ class Corpus:
         self._retriever = plainly_pickled(retriever)
         # What each question asks has its handle made once: `handle.method` makes another each time.
         self._embed = self._embedder.options(method_name="embed")
+        self._dim: int | None = None
         self._find = self._retriever.options(method_name="search")
 
     @property
@@ -48,6 +49,13 @@ class Corpus:
     async def embed(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, list[int]]:
         """Return one vector and the number of tokens per text."""
         return await call(self._embed.remote(list(texts)), Deadline(timeout_s))
+
+    async def dim(self, *, timeout_s: float) -> int:
+        """Return the length of the default embedding model's vectors."""
+        if self._dim is None:
+            vectors, _ = await self.embed(["dimension"], timeout_s=timeout_s)
+            self._dim = vectors.shape[1]
+        return self._dim
 
     async def vectorize(self, texts: Sequence[str], *, timeout_s: float) -> list[EmbeddedText]:
         """Return each text's segments and their vectors."""
@@ -65,7 +73,8 @@ class Corpus:
         deadline = Deadline(timeout_s)
         indexed: list[IndexedDocument] = []
         for batch in _batches(documents):
-            embedded = self._embedder.embed_documents.remote([d.text for d in batch])
+            texts = [document.text for document in batch if document.embedded is None]
+            embedded: Any = self._embedder.embed_documents.remote(texts) if texts else []
             stored = self._retriever.upsert.remote(
                 collection, batch, embedded, self._embedding_model
             )
@@ -84,7 +93,7 @@ class Corpus:
         self, name: str, description: str, *, timeout_s: float
     ) -> CollectionInfo:
         """Create a collection; raises Conflict when the name is taken."""
-        dim = (await self.embed(["dimension"], timeout_s=timeout_s))[0].shape[1]
+        dim = await self.dim(timeout_s=timeout_s)
         model = self._embedding_model
         return await self._retrieve("create_collection", timeout_s, name, description, model, dim)
 
@@ -111,7 +120,8 @@ class Corpus:
         return await call(response, Deadline(timeout_s))
 
     async def _search(self, request: SearchRequest, deadline: Deadline) -> list[ScoredChunk]:
-        if request.mode == "lexical" and request.min_score is None:
+        is_lexical = request.mode == "lexical" and request.min_score is None
+        if is_lexical or request.vector is not None:
             embedded = None
         else:
             embedded = self._embed.remote([request.query])

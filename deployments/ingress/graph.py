@@ -50,6 +50,10 @@ class Graph(Protocol):
         """Return one vector and the number of tokens per text."""
         ...
 
+    async def dim(self, *, timeout_s: float) -> int:
+        """Return the length of the default embedding model's vectors."""
+        ...
+
     async def vectorize(self, texts: Sequence[str], *, timeout_s: float) -> list[EmbeddedText]:
         """Return each text's segments and their vectors."""
         ...

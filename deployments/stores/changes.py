@@ -1,22 +1,26 @@
 """The log as its followers read it: what a collection gained and lost after a sequence number."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, bindparam, select, tuple_
+from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select, tuple_
 
 from deployments.stores import schema
 from deployments.stores.collections import not_found
-from deployments.stores.content import is_collection_name
+from deployments.stores.content import BUILT_IN, is_collection_name
 from deployments.types import Vectors
 
 MAX_ROWS = 2000
 """Chunks per batch: 3 MB of vectors at 384 dimensions, and their texts."""
 
 MAX_NUMBER = 2**63 - 1
+
+Owner = tuple[int, str]
+"""A version of a document: the sequence number of its chunks, and its id."""
 
 Rows = Sequence[Row[*tuple[Any, ...]]]
 
@@ -47,6 +51,10 @@ class Changes:
     vectors: Vectors
     texts: tuple[str, ...]
     removed: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    """Each chunk's document by its position in `documents`; -1 is the last of the batch before."""
+    documents: tuple[dict[str, Any], ...]
+    """The metadata that filters see: the document's own and `BUILT_IN`."""
 
 
 def head(ask: Ask, collection: str) -> Head:
@@ -88,30 +96,57 @@ def _added(connection: Connection, head: Head, sequence: int) -> Iterator[Change
     chunks, documents = schema.chunks, schema.documents
     order = (chunks.c.sequence, chunks.c.number)
     statement = (
-        select(*order, chunks.c.vector, documents.c.title, chunks.c.text)
+        select(
+            *order,
+            *chunks.c["vector", "text", "document_id"],
+            *documents.c["title", "created_at", "updated_at"],
+            cast(documents.c.metadata, Text).label("metadata"),
+        )
         .join(documents)
         .where(chunks.c.collection_id == head.id)
         .order_by(*order)
         .limit(MAX_ROWS)
     )
     position = (sequence, MAX_NUMBER)
+    last: Owner | None = None
     while True:
         rows = connection.execute(statement.where(tuple_(*order) > position)).all()
         if not rows:
             return
         position = (rows[-1].sequence, rows[-1].number)
-        yield _additions(rows, head.dim)
+        yield _additions(rows, head.dim, last)
+        last = _owner(rows[-1])
 
 
 def _removals(rows: Rows, dim: int) -> Changes:
     numbers = np.fromiter((row.number for row in rows), dtype=np.int64, count=len(rows))
     none = np.empty(0, dtype=np.int64)
-    return Changes(none, np.empty((0, dim), dtype=np.float32), (), numbers)
+    return Changes(none, np.empty((0, dim), dtype=np.float32), (), numbers, none, ())
 
 
-def _additions(rows: Rows, dim: int) -> Changes:
+def _additions(rows: Rows, dim: int, last: Owner | None) -> Changes:
     numbers = np.fromiter((row.number for row in rows), dtype=np.int64, count=len(rows))
     vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")
     texts = tuple(f"{row.title}\n{row.text}" for row in rows)
     shaped = vectors.astype(np.float32, copy=False).reshape(len(rows), dim)
-    return Changes(numbers, shaped, texts, np.empty(0, dtype=np.int64))
+    owners, documents = _documents(rows, last)
+    return Changes(numbers, shaped, texts, np.empty(0, dtype=np.int64), owners, documents)
+
+
+def _documents(
+    rows: Rows, last: Owner | None
+) -> tuple[NDArray[np.int64], tuple[dict[str, Any], ...]]:
+    """Return each chunk's document, once for all its chunks, which follow each other."""
+    owners, documents = [], []
+    for row in rows:
+        owner = _owner(row)
+        if owner != last:
+            built_in = (row.document_id, row.title, row.created_at, row.updated_at)
+            documents.append(json.loads(row.metadata) | dict(zip(BUILT_IN, built_in, strict=True)))
+            last = owner
+        owners.append(len(documents) - 1)
+    return np.array(owners, dtype=np.int64), tuple(documents)
+
+
+def _owner(row: Row[*tuple[Any, ...]]) -> Owner:
+    return row.sequence, row.document_id

@@ -15,6 +15,9 @@ COLLECTION_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """NUL, which PostgreSQL refuses, and lone surrogates, which have no UTF-8."""
 
+BUILT_IN = ("_id", "_title", "_created_at", "_updated_at")
+"""Fields that filters find in every document: no metadata may have these names."""
+
 Scalar = str | int | float | bool | None
 
 
@@ -63,6 +66,8 @@ def _check_metadata(metadata: dict[str, Any]) -> None:
     for key, value in metadata.items():
         if not isinstance(key, str) or UNSTORABLE.search(key):
             raise invalid("metadata keys must be text without NUL or lone surrogates", "metadata")
+        if key in BUILT_IN:
+            raise invalid(f"metadata must not use the names {', '.join(BUILT_IN)}", "metadata")
         for item in value if isinstance(value, list) else [value]:
             _check_scalar(item)
 
@@ -77,7 +82,12 @@ def _check_scalar(value: object) -> None:
 
 
 def content_hash(document: Document) -> bytes:
-    """Return 32 bytes that are equal when text, title and metadata are."""
+    """Return 32 bytes that are equal when text, title, metadata and brought vectors are."""
     content = [document.title, document.text, document.metadata]
     canonical = json.dumps(content, ensure_ascii=True, sort_keys=True, allow_nan=False)
-    return hashlib.blake2b(canonical.encode("ascii"), digest_size=32).digest()
+    digest = hashlib.blake2b(canonical.encode("ascii"), digest_size=32)
+    if document.embedded is not None:
+        spans = [(segment.start, segment.end) for segment in document.embedded.segments]
+        digest.update(json.dumps(spans).encode("ascii"))
+        digest.update(document.embedded.vectors.astype("<f4").tobytes())
+    return digest.digest()

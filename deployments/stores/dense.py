@@ -6,6 +6,8 @@ keeps readers and writers apart.
 Source: a flat FAISS index reads every vector, 15 ms for 200,000 of 384 dimensions on one core.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import faiss as typed_faiss
@@ -58,7 +60,7 @@ class DenseIndex:
 
     def _flip(self, numbers: NDArray[np.int64], *, alive: bool) -> None:
         bits = np.unpackbits(self._mask, bitorder="little")
-        bits[self._rows(numbers)] = alive
+        bits[self.positions(numbers)] = alive
         self._select(np.packbits(bits, bitorder="little"))
         self._num_alive = int(bits.sum())
 
@@ -67,35 +69,57 @@ class DenseIndex:
         self._mask = mask
         self._parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(mask))
 
-    def _rows(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the rows of those numbers that are held."""
+    def positions(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the rows of those numbers that are held, dead ones too."""
         rows = np.searchsorted(self._numbers, numbers)
         inside = rows < len(self._numbers)
         rows, numbers = rows[inside].astype(np.int64, copy=False), numbers[inside]
         held: NDArray[np.int64] = rows[self._numbers[rows] == numbers]
         return held
 
-    def search(self, query: NDArray[np.float32], limit: int) -> list[Hit]:
+    def select(self, mask: NDArray[np.bool_]) -> "Selection":
+        """Return those of the chunks that a search can find for which `mask` is true, bool[n].
+
+        Args:
+            mask: for every row in the order in which it was staged, as `compact` left it.
+        """
+        alive = np.unpackbits(self._mask, count=len(self._numbers), bitorder="little")
+        return Selection(self._numbers, mask & alive.astype(np.bool_))
+
+    def search(
+        self,
+        query: NDArray[np.float32],
+        limit: int,
+        among: "Selection | None" = None,
+        *,
+        least: float = -math.inf,
+        keep: Callable[[list[Hit]], list[Hit]] | None = None,
+    ) -> list[Hit]:
         """Return the `limit` nearest chunks, best first; equal scores in the order of the log.
 
         Args:
             query: float32[dim], L2-normalised.
             limit: at least 1.
+            among: the chunks that count; None is all.
+            least: cosine below which no hit is wanted.
+            keep: as in `nearest`.
         """
+        parameters = self._parameters if among is None else among.parameters
+        total = self._num_alive if among is None else len(among)
         faiss.omp_set_num_threads(1)  # of this thread; one query is not worth waking others for
 
         def search(size: int) -> list[Hit]:
-            scores, rows = self._index.search(query[np.newaxis], size, params=self._parameters)
+            scores, rows = self._index.search(query[np.newaxis], size, params=parameters)
             found = rows[0] >= 0
             numbers = self._numbers[rows[0][found]]
             cosines = _cosines(scores[0][found])
             return list(map(Hit, numbers.tolist(), cosines, cosines))
 
-        return nearest(search, limit, self._num_alive)
+        return nearest(search, limit, total, least=least, keep=keep)
 
     def cosines(self, query: NDArray[np.float32], numbers: NDArray[np.int64]) -> list[float]:
         """Return the cosine of each chunk, by the same arithmetic as `search`; all must be held."""
-        rows = np.ascontiguousarray(self._rows(numbers))
+        rows = np.ascontiguousarray(self.positions(numbers))
         assert len(rows) == len(numbers)
         scores = np.empty(len(rows), dtype=np.float32)
         x, out, ids = (faiss.swig_ptr(array) for array in (query, scores, rows))
@@ -104,11 +128,11 @@ class DenseIndex:
             self._index.compute_distance_subset(1, x, len(rows), out, ids)
         return _cosines(scores)
 
-    def compact(self) -> None:
-        """Drop dead rows when they outnumber the living."""
+    def compact(self) -> NDArray[np.int64] | None:
+        """Drop dead rows when they outnumber the living; return the rows that were kept, if so."""
         num_dead = len(self._numbers) - self._num_alive
         if num_dead < max(MIN_DEAD_ROWS, self._num_alive):
-            return
+            return None
         bits = np.unpackbits(self._mask, bitorder="little")[: len(self._numbers)]
         kept = np.flatnonzero(bits)
         vectors = self._index.reconstruct_batch(kept)
@@ -116,6 +140,32 @@ class DenseIndex:
         self._index.add(vectors)
         self._numbers = self._numbers[kept]
         self._select(np.packbits(np.ones(len(kept), dtype=np.uint8), bitorder="little"))
+        return kept
+
+
+class Selection:
+    """Some of an index's chunks, as FAISS and others ask for them; of one state of the index."""
+
+    def __init__(self, numbers: NDArray[np.int64], mask: NDArray[np.bool_]) -> None:
+        self._numbers = numbers
+        self._mask = mask
+        self._size = int(np.count_nonzero(mask))
+        bits = np.packbits(mask, bitorder="little")
+        self.parameters = faiss.SearchParameters(sel=faiss.IDSelectorBitmap(bits))
+
+    def __len__(self) -> int:
+        """Return how many chunks are selected."""
+        return self._size
+
+    def numbers(self) -> NDArray[np.int64]:
+        """Return the chunks' numbers, ascending."""
+        selected: NDArray[np.int64] = self._numbers[self._mask]
+        return selected
+
+    def has(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return for each chunk whether it is selected; all must be held by the index."""
+        selected: NDArray[np.bool_] = self._mask[np.searchsorted(self._numbers, numbers)]
+        return selected
 
 
 def _cosines(products: NDArray[np.float32]) -> list[float]:

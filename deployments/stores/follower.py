@@ -1,4 +1,4 @@
-"""One collection in memory, following its log: vectors, terms and nothing of the text.
+"""One collection in memory, following its log: vectors, terms, metadata, not the text.
 
 A follower that fails in the middle of a change is broken for good; its owner drops it and builds
 another from the log.
@@ -12,13 +12,10 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from deployments.stores.changes import Head, changes_since
-from deployments.stores.dense import DenseIndex
-from deployments.stores.hits import Hit, fuse
-from deployments.stores.lexical import LexicalIndex
+from deployments.stores.hits import Hit
+from deployments.stores.indexes import Indexes, Query
 from deployments.stores.locks import ReadWriteLock
-from deployments.types import SearchMode
-
-Query = NDArray[np.float32]
+from deployments.types import SearchRequest
 
 
 class Follower:
@@ -39,9 +36,8 @@ class Follower:
         self.checked_at_s = -math.inf
         """When it was last known to have every change, on the monotonic clock."""
         self._sequence = 0
-        self._indexes = ReadWriteLock()
-        self._dense = DenseIndex(head.dim)
-        self._lexical = LexicalIndex()
+        self._lock = ReadWriteLock()
+        self._indexes = Indexes(head.dim)
 
     @property
     def sequence(self) -> int:
@@ -51,12 +47,12 @@ class Follower:
     @property
     def num_chunks(self) -> int:
         """Return how many chunks a search can find."""
-        return len(self._dense)
+        return len(self._indexes.dense)
 
     @property
     def num_bytes(self) -> int:
         """Return the bytes of the vectors held."""
-        return self._dense.num_bytes
+        return self._indexes.dense.num_bytes
 
     def can_follow(self, head: Head) -> bool:
         """Return whether the log still has what happened since; False: start a new follower."""
@@ -84,77 +80,22 @@ class Follower:
     def _apply(self, connection: Connection, head: Head) -> None:
         added, removed = [], []
         for changes in changes_since(connection, head, self._sequence):
-            self._lexical.stage(changes.numbers, changes.texts, changes.removed)
-            with self._indexes.writing():
-                self._dense.stage(changes.numbers, changes.vectors)
+            self._indexes.lexical.stage(changes.numbers, changes.texts, changes.removed)
+            with self._lock.writing():
+                self._indexes.stage_rows(changes)
             added.append(changes.numbers)
             removed.append(changes.removed)
-        self._lexical.commit()
-        with self._indexes.writing():
-            self._dense.show(_joined(added))
-            self._dense.hide(_joined(removed))
-            self._dense.compact()
-            self._lexical.show()
+        self._indexes.lexical.commit()
+        with self._lock.writing():
+            self._indexes.show(_joined(added), _joined(removed))
             self._sequence = head.sequence
 
     def search(
-        self,
-        mode: SearchMode,
-        text: str,
-        query: Query | None,
-        *,
-        limit: int,
-        min_score: float | None,
-        candidates: int,
-        rrf_k: int,
+        self, request: SearchRequest, query: Query | None, *, limit: int, depth: int, rrf_k: int
     ) -> list[Hit]:
-        """Return the best hits of one state of the collection, best first.
-
-        Args:
-            mode: which indexes are asked.
-            text: what the lexical index looks for.
-            query: float32[dim]; None only for lexical.
-            limit: how many hits are wanted.
-            min_score: the least cosine of a hit; needs `query`.
-            candidates: how many hits of each index are fused in hybrid mode, or `limit` if more.
-            rrf_k: the constant of rank fusion.
-        """
-        with self._indexes.reading():
-            if mode == "dense":
-                return self._nearest(query, limit, min_score)
-            if mode == "lexical":
-                return self._matching(text, query, limit, min_score)
-            depth = max(limit, candidates)
-            rankings = [
-                self._nearest(query, depth, min_score),
-                self._matching(text, query, depth, min_score),
-            ]
-            return fuse(rankings, rrf_k)[:limit]
-
-    def _nearest(self, query: Query | None, limit: int, min_score: float | None) -> list[Hit]:
-        assert query is not None
-        hits = self._dense.search(query, limit)
-        return hits if min_score is None else [hit for hit in hits if hit.score >= min_score]
-
-    def _matching(
-        self, text: str, query: Query | None, limit: int, min_score: float | None
-    ) -> list[Hit]:
-        """Return lexical hits; the bound on the cosine may need more of them looked at."""
-        size = limit
-        while True:
-            hits = self._lexical.search(text, size)
-            if query is not None:
-                numbers = np.array([hit.number for hit in hits], dtype=np.int64)
-                cosines = self._dense.cosines(query, numbers)
-                pairs = zip(hits, cosines, strict=True)
-                found = [Hit(hit.number, hit.score, cosine) for hit, cosine in pairs]
-            else:
-                found = hits
-            if min_score is not None:
-                found = [hit for hit in found if hit.cosine is not None and hit.cosine >= min_score]
-            if len(found) >= limit or len(hits) < size:
-                return found[:limit]
-            size *= 4
+        """Return the best hits of one state of the collection; see `Indexes.search`."""
+        with self._lock.reading():
+            return self._indexes.search(request, query, limit=limit, depth=depth, rrf_k=rrf_k)
 
 
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:

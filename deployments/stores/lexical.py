@@ -4,19 +4,23 @@ A query is data: it is cut into terms by `tokens`, never parsed, so no character
 meaning. Scores count deleted chunks in the statistics until tantivy merges their segments.
 """
 
-from collections.abc import Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
+from itertools import compress, islice
 
 import numpy as np
 import tantivy
 from numpy.typing import NDArray
 from tantivy import Occur, Query
 
+from deployments.stores.dense import Selection
 from deployments.stores.hits import Hit, nearest
 from deployments.stores.tokens import document_tokens, tokens
 
 MAX_QUERY_TERMS = 256
 """Different terms of a query that count; the rest of a very long one adds little."""
+
+MAX_LOOKED_UP = 4096
+"""Selected chunks up to which a search looks at exactly those."""
 
 WRITER_BYTES = 15_000_000
 """The least that tantivy accepts; taken while a change is applied, then freed."""
@@ -60,19 +64,40 @@ class LexicalIndex:
         self._index.reload()
         self._searcher = self._index.searcher()
 
-    def search(self, text: str, limit: int) -> list[Hit]:
+    def search(
+        self,
+        text: str,
+        limit: int,
+        among: Selection | None = None,
+        *,
+        keep: Callable[[list[Hit]], list[Hit]] | None = None,
+    ) -> list[Hit]:
         """Return the `limit` chunks with the highest BM25, best first; ties by the log's order.
 
-        A chunk without any of the text's terms is no hit.
+        A chunk without any of the text's terms is no hit. Few selected chunks are looked up by
+        number; of many, the ranking is read until enough of them have come.
+
+        Args:
+            text: what to look for.
+            limit: at least 1.
+            among: the chunks that count; None is all.
+            keep: as in `nearest`.
         """
-        terms = list(islice(dict.fromkeys(tokens(text)), MAX_QUERY_TERMS))
         searcher = self._searcher
-        if not terms or searcher.num_docs == 0:
+        query = self._query(query_terms(text))
+        if query is None or searcher.num_docs == 0 or (among is not None and not among):
             return []
-        clauses = [
-            (Occur.Should, Query.term_query(self._schema, "terms", term, "freq")) for term in terms
-        ]
-        query = Query.boolean_query(clauses)
+        total, size = searcher.num_docs, 0
+        if among is not None and len(among) <= MAX_LOOKED_UP:
+            numbers = among.numbers().tolist()
+            chosen = Query.term_set_query(self._schema, "number", numbers)
+            query = Query.boolean_query(
+                [(Occur.Must, query), (Occur.Must, Query.const_score_query(chosen, 0.0))]
+            )
+            total = len(among)
+        elif among is not None:
+            size = 2 * limit * total // len(among)
+            keep = _both(lambda hits: _selected(hits, among), keep)
 
         def search(size: int) -> list[Hit]:
             found = searcher.search(query, size, count=False).hits
@@ -82,4 +107,27 @@ class LexicalIndex:
                 for number, (score, _) in zip(numbers, found, strict=True)
             ]
 
-        return nearest(search, limit, searcher.num_docs)
+        return nearest(search, limit, total, size=size, keep=keep)
+
+    def _query(self, terms: Sequence[str]) -> Query | None:
+        if not terms:
+            return None
+        return Query.boolean_query(
+            [(Occur.Should, Query.term_query(self._schema, "terms", t, "freq")) for t in terms]
+        )
+
+
+def query_terms(text: str) -> list[str]:
+    """Return the different terms that a query asks for."""
+    return list(islice(dict.fromkeys(tokens(text)), MAX_QUERY_TERMS))
+
+
+def _selected(hits: list[Hit], among: Selection) -> list[Hit]:
+    numbers = np.array([hit.number for hit in hits], dtype=np.int64)
+    return list(compress(hits, among.has(numbers)))
+
+
+def _both(
+    first: Callable[[list[Hit]], list[Hit]], then: Callable[[list[Hit]], list[Hit]] | None
+) -> Callable[[list[Hit]], list[Hit]]:
+    return first if then is None else lambda hits: then(first(hits))

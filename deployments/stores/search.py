@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,14 @@ from deployments.stores import schema
 from deployments.stores.changes import Ask, Head, head
 from deployments.stores.content import invalid
 from deployments.stores.database import Database
+from deployments.stores.filters import check_filter
 from deployments.stores.follower import Follower
 from deployments.stores.followers import Followers
+from deployments.stores.highlights import highlights
 from deployments.stores.hits import Hit
-from deployments.types import ScoredChunk, SearchRequest
+from deployments.stores.lexical import query_terms
+from deployments.stores.vectors import ready_vector
+from deployments.types import Passage, ScoredChunk, SearchRequest
 
 EVENTUAL_AGE_S = 1.0
 """How old the last look at the log may be for an eventual search."""
@@ -47,6 +52,20 @@ STORED_CHUNKS = (
 )
 
 Query = NDArray[np.float32]
+Chunks = list[ScoredChunk]
+
+
+class Stored(NamedTuple):
+    """A row of `STORED_CHUNKS`."""
+
+    number: int
+    id: str
+    document_id: str
+    title: str
+    text: str
+    start: int
+    end: int
+    metadata: str
 
 
 class Searcher:
@@ -64,12 +83,13 @@ class Searcher:
 
         Args:
             request: what is wanted; `is_eventual` allows a state up to 1 s old.
-            query: float32[dim], L2-normalised; None only in lexical mode.
+            query: float32[dim], L2-normalised; None only in lexical mode or with a ready vector.
             embedding_model: which model made `query`.
 
         Raises:
             CollectionNotFound: no collection has this name.
-            InvalidRequest: a filter is given, or the mode or `min_score` needs a query vector.
+            InvalidRequest: the filter or the ready vector is none that can be used, or the mode or
+                `min_score` needs a query vector.
             Conflict: `query` is another model's.
             StoreUnavailable: the database did not answer; safe to retry.
         """
@@ -78,12 +98,12 @@ class Searcher:
         hits = self._rank(follower, request, query, embedding_model)
         if not hits:
             return []
-        chunks = _fetch(self._database.rows, follower, hits)
+        chunks = _fetch(self._database.rows, follower, hits, request)
         if len(chunks) == len(hits):
             return chunks
         with self._pinned(request.collection) as (connection, follower):
             hits = self._rank(follower, request, query, embedding_model)
-            chunks = _fetch(connection.execute, follower, hits)
+            chunks = _fetch(connection.execute, follower, hits, request)
         if len(chunks) < len(hits):
             self.followers.drop(request.collection)
             raise StoreUnavailable("the index disagreed with the database and is built again")
@@ -132,50 +152,75 @@ class Searcher:
         query: Query | None,
         embedding_model: str | None,
     ) -> list[Hit]:
-        if query is not None and (len(query), embedding_model) != (
+        if request.vector is not None:
+            query = ready_vector(request.vector, follower.dim, "vector")
+        elif query is not None and (len(query), embedding_model) != (
             follower.dim,
             follower.embedding_model,
         ):
             raise Conflict(f"collection {request.collection!r} was embedded with another model")
-        return follower.search(
-            request.mode,
-            request.query,
+        hits = follower.search(
+            request,
             query,
-            limit=request.top_k,
-            min_score=request.min_score,
-            candidates=self._args.candidates,
+            limit=request.offset + request.top_k,
+            depth=max(request.candidates or self._args.candidates, request.top_k),
             rrf_k=self._args.rrf_k,
         )
+        return hits[request.offset :]
 
 
 def _check(request: SearchRequest, query: Query | None) -> None:
-    if request.filter:
-        raise invalid("metadata filters are not supported yet", "filter")
+    if request.filter is not None:
+        check_filter(request.filter)
     if request.top_k < 1:
         raise invalid("top_k must be at least 1", "top_k")
+    if request.vector is not None:
+        if request.mode != "dense":
+            raise invalid("a ready vector works in dense mode only", "vector")
+        return
     if query is None and request.mode != "lexical":
         raise invalid("only lexical search works without a query vector", "mode")
     if query is None and request.min_score is not None:
         raise invalid("min_score bounds the cosine, which needs a query vector", "min_score")
 
 
-def _fetch(ask: Ask, follower: Follower, hits: Sequence[Hit]) -> list[ScoredChunk]:
-    """Return those hits that are still stored, in their order."""
-    found: dict[int, ScoredChunk] = {}
-    for first in range(0, len(hits), PAGE):
-        page = {hit.number: hit for hit in hits[first : first + PAGE]}
-        parameters = {"collection_id": follower.collection_id, "numbers": list(page)}
-        for number, *fields, metadata in ask(STORED_CHUNKS, parameters):
-            chunk_id, document_id, title, text, start, end = fields
-            found[number] = ScoredChunk(
-                chunk_id=chunk_id,
-                document_id=document_id,
-                title=title,
-                text=text,
-                start=start,
-                end=end,
-                score=page[number].score,
-                cosine=page[number].cosine,
-                metadata=json.loads(metadata),
-            )
-    return [found[hit.number] for hit in hits if hit.number in found]
+def _fetch(ask: Ask, follower: Follower, hits: Sequence[Hit], request: SearchRequest) -> Chunks:
+    """Return those hits that are still stored, in their order, with what was asked for."""
+    terms = frozenset(query_terms(request.query)) if request.has_highlights else frozenset()
+    near = range(-request.neighbors, request.neighbors + 1)
+    chunks = []
+    size = max(1, PAGE // len(near))
+    for page in (hits[first : first + size] for first in range(0, len(hits), size)):
+        numbers = sorted({hit.number + distance for hit in page for distance in near})
+        parameters = {"collection_id": follower.collection_id, "numbers": numbers}
+        stored = {row[0]: Stored(*row) for row in ask(STORED_CHUNKS, parameters)}
+        for hit in page:
+            found = stored.get(hit.number)
+            if found is not None:
+                around = [stored.get(hit.number + distance) for distance in near]
+                chunks.append(_chunk(hit, found, around, terms))
+    return chunks
+
+
+def _chunk(
+    hit: Hit, stored: Stored, around: Sequence[Stored | None], terms: frozenset[str]
+) -> ScoredChunk:
+    others = [one for one in around if one and one.document_id == stored.document_id]
+    return ScoredChunk(
+        chunk_id=stored.id,
+        document_id=stored.document_id,
+        title=stored.title,
+        text=stored.text,
+        start=stored.start,
+        end=stored.end,
+        score=hit.score,
+        cosine=hit.cosine,
+        metadata=json.loads(stored.metadata),
+        before=tuple(_passage(one) for one in others if one.number < stored.number),
+        after=tuple(_passage(one) for one in others if one.number > stored.number),
+        highlights=highlights(terms, stored.text) if terms else (),
+    )
+
+
+def _passage(stored: Stored) -> Passage:
+    return Passage(stored.id, stored.text, stored.start, stored.end)

@@ -71,6 +71,51 @@ def test_writes_are_visible_at_once_on_every_replica(client: httpx.Client) -> No
         assert search(client, "visible", "zebra9", mode="lexical") == []
 
 
+def test_filters_bound_searches_on_every_replica(client: httpx.Client) -> None:
+    documents = [
+        {"id": f"d{n}", "text": f"report number {n}", "metadata": {"year": 2000 + n, "tags": ["a"]}}
+        for n in range(30)
+    ]
+    documents[7]["metadata"] = {"year": 1999, "tags": ["a", "b"]}
+    body = {"collection": "filtered", "documents": documents}
+    client.post("/v1/data/index", json=body).raise_for_status()
+    only = {
+        "and": [
+            {"not": {"field": "year", "op": "≥", "value": 2000}},
+            {"or": [{"field": "tags", "op": "contains", "value": "b"}]},
+        ]
+    }
+    for number in range(6):
+        mode = ("dense", "lexical", "hybrid")[number % 3]
+        found = search(client, "filtered", "report number 3", mode=mode, filter=only, top_k=5)
+        assert [one["document_id"] for one in found] == ["d7"]
+    documents[7]["metadata"] = {"year": 2007}
+    client.post("/v1/data/index", json=body).raise_for_status()
+    for _ in range(6):
+        assert search(client, "filtered", "report number 3", filter=only) == []
+
+
+def test_ready_vectors_and_chinese_words_are_found(client: httpx.Client) -> None:
+    index(client, "ready", chinese="今天的天气很好，我们去北京清华大学。", other="猫喜欢鱼")
+    [found] = search(client, "ready", "清华大学天气", mode="lexical", highlights=True)
+    spans = [found["text"][start:end] for start, end in found["highlights"]]
+    assert (found["document_id"], spans) == ("chinese", ["天气", "清华大学"])
+    vector = search_vector(client, "an axis")
+    body = {"collection": "ready", "documents": [{"id": "r", "text": "brought", "vector": vector}]}
+    client.post("/v1/data/index", json=body).raise_for_status()
+    asked = {"collection": "ready", "vector": vector, "mode": "dense", "min_score": 0.99}
+    answer = client.post("/v1/data/search", json=asked).raise_for_status().json()
+    assert [one["document_id"] for one in answer["results"]] == ["r"]
+    asked["vector"] = vector[1:]
+    refused = client.post("/v1/data/search", json=asked)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "vector")
+
+
+def search_vector(client: httpx.Client, text: str) -> list[float]:
+    body = client.post("/v1/data/vectorize", json={"texts": [text]}).raise_for_status().json()
+    return body["data"][0]["segments"][0]["vector"]
+
+
 def test_large_calls_are_stored_in_batches(client: httpx.Client) -> None:
     texts = {f"d{n}": f"document number {n} " * 2000 for n in range(60)}
     index(client, "large", **texts)

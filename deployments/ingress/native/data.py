@@ -15,7 +15,7 @@ from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.data import IndexRequest, SearchBody, VectorizeRequest
 from deployments.ingress.schemas.responses import IndexResult, SearchResult, Vectorized
 from deployments.ingress.services import Services, json_response
-from deployments.types import EmbeddedText
+from deployments.types import EmbeddedText, ScoredChunk
 
 
 def data_router(services: Services) -> APIRouter:
@@ -34,9 +34,11 @@ def data_router(services: Services) -> APIRouter:
         reported in `errors`; when none can, the status is that of the first error.
         """
         body = await _index_request(services, request)
+        has_vectors = any(document.is_ready for document in body.documents)
+        dim = await graph.dim(timeout_s=timeout_s) if has_vectors else None
         try:
             async with asyncio.timeout(timeout_s):
-                intake = await reader.read(body)
+                intake = await reader.read(body, dim)
         except TimeoutError:
             raise too_late() from None
         request_id = request.state.request_id
@@ -52,9 +54,14 @@ def data_router(services: Services) -> APIRouter:
         "/v1/data/search", **describe("search", SearchBody, SearchResult, errors=(404, 409, 502))
     )
     async def search(request: Request) -> Response:
-        """Return matching chunks, best first."""
+        """Return matching chunks, best first.
+
+        Pages of `top_k` follow each other by `offset`, and fit while the collection is unchanged;
+        hybrid mode's end with the `candidates` that it fused.
+        """
         body = await services.read(request, SearchBody)
-        results = await graph.search(body.request(), timeout_s=timeout_s)
+        chunks = await graph.search(body.request(), timeout_s=timeout_s)
+        results = [result_of(chunk, body) for chunk in chunks]
         return json_response({"collection": body.collection, "results": results})
 
     @router.post(
@@ -92,6 +99,16 @@ async def _index_request(services: Services, request: Request) -> IndexRequest:
             return await from_form(form, services.args.max_json_depth)
     except MultiPartException:
         raise InvalidRequest("the form could not be read") from None
+
+
+def result_of(chunk: ScoredChunk, body: SearchBody) -> dict[str, Any]:
+    """Return a result of a search, with what was asked for and no more."""
+    result = {field.name: getattr(chunk, field.name) for field in dataclasses.fields(chunk)}
+    if not body.neighbors:
+        del result["before"], result["after"]
+    if not body.highlights:
+        del result["highlights"]
+    return result
 
 
 def _failure(failure: Failure, request_id: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from deployments.config import IngressArgs
 from deployments.errors import InvalidRequest, PayloadTooLarge, RagError, UnreadableDocument
 from deployments.ingress.json_body import parse, validated
+from deployments.ingress.native.ready import document_text, ready_chunks
 from deployments.ingress.schemas.data import IndexDocument, IndexRequest
 from deployments.ingress.services import Extract
 from deployments.stores.content import invalid
@@ -50,8 +51,12 @@ class DocumentReader:
         self._args = args
         self._slots = asyncio.Semaphore(EXTRACTIONS_AT_ONCE)
 
-    async def read(self, body: IndexRequest) -> Intake:
+    async def read(self, body: IndexRequest, dim: int | None = None) -> Intake:
         """Return the documents of a call, in order.
+
+        Args:
+            body: the call.
+            dim: the length of a vector; needed where documents bring theirs.
 
         Raises:
             InvalidRequest: there are more than one call may bring.
@@ -60,7 +65,7 @@ class DocumentReader:
             message = f"more than {self._args.max_documents_per_call} documents in one call"
             raise invalid(message, "documents")
         intake = Intake()
-        reads = (self._read(one, position) for position, one in enumerate(body.documents))
+        reads = (self._read(one, position, dim) for position, one in enumerate(body.documents))
         for result in await asyncio.gather(*reads):
             if isinstance(result, Document):
                 intake.documents.append(result)
@@ -68,9 +73,12 @@ class DocumentReader:
                 intake.failures.append(result)
         return intake
 
-    async def _read(self, one: IndexDocument, position: int) -> Document | Failure:
+    async def _read(self, one: IndexDocument, position: int, dim: int | None) -> Document | Failure:
+        embedded = None
         try:
             text, title = await self._content(one, position)
+            if one.is_ready:
+                embedded = ready_chunks(one, dim, f"documents[{position}]")
         except RagError as error:
             error.param = error.param or f"documents[{position}]"
             return Failure(one.id, one.file.filename if one.file else None, error)
@@ -79,11 +87,12 @@ class DocumentReader:
             text=text,
             title=one.title or title,
             metadata=dict(one.metadata or {}),
+            embedded=embedded,
         )
 
     async def _content(self, one: IndexDocument, position: int) -> tuple[str, str]:
         if one.file is None:
-            text = one.text or ""
+            text = document_text(one)
             self._check_size(len(text.encode()))
             return text, ""
         try:

@@ -16,7 +16,7 @@ from deployments.stores.content import COLLECTION_NAME
 
 MAX_TEXT_CHARS = 1_000_000
 COLLECTION_PATTERN = f"^{COLLECTION_NAME.pattern}$"
-MAX_FILTER_MEMBERS = 64
+MAX_METADATA_MEMBERS = 1024
 
 
 class Schema(BaseModel):
@@ -61,18 +61,13 @@ def _bounded_object(value: dict[str, Any]) -> dict[str, Any]:
         elif isinstance(item, dict | list):
             members += len(item)
             todo += [*item, *item.values()] if isinstance(item, dict) else item
-        if members > MAX_FILTER_MEMBERS * 16:
+        if members > MAX_METADATA_MEMBERS:
             raise ValueError("holds too many members")
     return value
 
 
 CollectionName = Annotated[
     str, Field(pattern=COLLECTION_PATTERN, description="Name of a collection", examples=["docs"])
-]
-Filter = Annotated[
-    dict[str, Any],
-    Field(max_length=MAX_FILTER_MEMBERS, description="Condition on the documents' metadata"),
-    AfterValidator(_bounded_object),
 ]
 Scalar = str | int | float | bool | None
 Metadata = Annotated[

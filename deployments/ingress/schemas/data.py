@@ -7,13 +7,17 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from deployments.ingress.schemas.base import (
     MAX_TEXT_CHARS,
     CollectionName,
-    Filter,
     Metadata,
     Schema,
     no_nul,
 )
+from deployments.ingress.schemas.filters import Filter
 from deployments.stores.content import invalid
 from deployments.types import SearchRequest
+
+MAX_CHUNKS = 10_000
+MAX_DIM = 16_384
+"""Longest vector that is read at all; each collection has one length."""
 
 
 def _no_dot_segments(document_id: str) -> str:
@@ -36,6 +40,9 @@ DocumentId = Annotated[
 Title = Annotated[str, Field(max_length=500), AfterValidator(no_nul)]
 DocumentText = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
 Query = Annotated[str, Field(min_length=1, max_length=32_768), AfterValidator(_not_blank)]
+Vector = Annotated[list[float], Field(min_length=1, max_length=MAX_DIM)]
+ReadyVector = Annotated[list[float], Field(max_length=MAX_DIM)]
+"""Its length and direction are checked, and reported, for each document alone."""
 EmbeddedInput = Annotated[
     str, Field(min_length=1, max_length=MAX_TEXT_CHARS), AfterValidator(_not_blank)
 ]
@@ -48,20 +55,42 @@ class File(Schema):
     content_base64: str = Field(min_length=1)
 
 
+class ReadyChunk(Schema):
+    """A part of a document with its vector, made elsewhere by the same model."""
+
+    text: DocumentText
+    vector: ReadyVector
+    start: int | None = Field(default=None, ge=0, description="in the document's text")
+    end: int | None = Field(default=None, ge=1)
+
+
 class IndexDocument(Schema):
-    """A document: text, or a file to extract the text from."""
+    """A document: text, or a file to extract the text from; or text with ready vectors.
+
+    `vector` is that of the whole text. `chunks` are parts of `text`; where it is missing, the
+    document is the chunks, with a blank line between each two.
+    """
 
     id: DocumentId | None = None
     text: DocumentText | None = None
     file: File | None = None
     title: Title | None = None
     metadata: Metadata | None = None
+    vector: ReadyVector | None = None
+    chunks: Annotated[list[ReadyChunk], Field(min_length=1, max_length=MAX_CHUNKS)] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Return whether the document brings its vectors."""
+        return self.vector is not None or self.chunks is not None
 
     @model_validator(mode="after")
     def _has_one_content(self) -> "IndexDocument":
-        if (self.text is None) == (self.file is None):
+        if (self.text is None and self.chunks is None) == (self.file is None):
             message = "give exactly one of `text` and `file` for each document"
             raise invalid(message, "documents")
+        if self.vector is not None and (self.text is None or self.chunks is not None):
+            raise invalid("`vector` needs `text`, and no `chunks` beside it", "documents")
         return self
 
 
@@ -90,32 +119,77 @@ class IndexRequest(Schema):
         return self
 
 
+class Weights(Schema):
+    """What each ranking of a hybrid search counts for."""
+
+    dense: float = Field(default=1.0, ge=0, le=1)
+    lexical: float = Field(default=1.0, ge=0, le=1)
+
+
 class SearchBody(Schema):
-    """`POST /v1/data/search`."""
+    """`POST /v1/data/search`: `query`, or in dense mode a ready `vector` in its place."""
 
     model_config = ConfigDict(
         json_schema_extra={"examples": [{"collection": "docs", "query": "What is Ray?"}]}
     )
 
     collection: CollectionName
-    query: Query
+    query: Query | None = None
+    vector: Vector | None = Field(default=None, description="dense mode only; normalised here")
     top_k: int = Field(default=10, ge=1, le=100)
+    offset: int = Field(default=0, ge=0, le=10_000, description="results to skip")
     mode: Literal["dense", "lexical", "hybrid"] = "hybrid"
     min_score: float | None = Field(default=None, ge=-1, le=1, description="least cosine")
-    filter: Filter | None = None
+    filter: Filter = None
+    weights: Weights | None = Field(default=None, description="of the rankings of hybrid mode")
+    candidates: int | None = Field(
+        default=None, ge=1, le=1000, description="results of each ranking that hybrid mode fuses"
+    )
+    group_by: Literal["document"] | None = Field(
+        default=None, description="only the best chunks of each document"
+    )
+    max_per_document: int | None = Field(default=None, ge=1, le=100, description="1 when grouped")
+    neighbors: int = Field(default=0, ge=0, le=10, description="chunks before and after each")
+    highlights: bool = Field(default=False, description="spans of the query's words in each text")
     consistency: Literal["strong", "eventual"] = Field(
         default="strong", description="`eventual` may miss the last second's writes"
     )
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SearchBody":
+        if (self.query is None) == (self.vector is None):
+            param = "vector" if self.query else "query"
+            raise invalid("give exactly one of `query` and `vector`", param)
+        if self.vector is not None and self.mode != "dense":
+            raise invalid("a ready vector works in dense mode only", "vector")
+        if self.vector is not None and self.highlights:
+            raise invalid("highlights are of a query's words", "highlights")
+        if self.max_per_document is not None and self.group_by is None:
+            raise invalid("`max_per_document` needs `group_by`", "max_per_document")
+        for name in ("weights", "candidates"):
+            if getattr(self, name) is not None and self.mode != "hybrid":
+                raise invalid(f"`{name}` is for hybrid mode", name)
+        if self.weights is not None and self.weights.dense + self.weights.lexical == 0:
+            raise invalid("one of the weights must be positive", "weights")
+        return self
+
     def request(self) -> SearchRequest:
         """Return the graph's form."""
+        weights = self.weights or Weights()
         return SearchRequest(
             collection=self.collection,
-            query=self.query,
+            query=self.query or "",
+            vector=None if self.vector is None else tuple(map(float, self.vector)),
             top_k=self.top_k,
+            offset=self.offset,
             mode=self.mode,
             min_score=self.min_score,
             filter=self.filter,
+            weights=(float(weights.dense), float(weights.lexical)),
+            candidates=self.candidates,
+            max_per_document=(self.max_per_document or 1) if self.group_by else None,
+            neighbors=self.neighbors,
+            has_highlights=self.highlights,
             is_eventual=self.consistency == "eventual",
         )
 

@@ -137,6 +137,15 @@ class IndexResult(BaseModel):
     errors: list[IndexFailure]
 
 
+class Neighbor(BaseModel):
+    """A chunk of the same document: `text` is `document.text[start:end]`."""
+
+    chunk_id: str
+    text: str
+    start: int
+    end: int
+
+
 class Chunk(BaseModel):
     """A stored chunk and how well it matches."""
 
@@ -149,6 +158,9 @@ class Chunk(BaseModel):
     score: float
     cosine: float | None
     metadata: dict[str, Any]
+    before: list[Neighbor] | None = Field(None, description="with `neighbors`; nearest last")
+    after: list[Neighbor] | None = Field(None, description="with `neighbors`; nearest first")
+    highlights: list[tuple[int, int]] | None = Field(None, description="spans of `text`")
 
 
 class SearchResult(BaseModel):

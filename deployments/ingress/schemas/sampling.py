@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from deployments.ingress.schemas.base import CollectionName, Filter, Schema, one_or_many
+from deployments.ingress.schemas.base import CollectionName, Schema, one_or_many
+from deployments.ingress.schemas.filters import Filter
 from deployments.stores.content import invalid
 from deployments.types import Grammar, Retrieval, SamplingParams
 
@@ -96,7 +97,7 @@ class RetrievalOptions(Schema):
     collection: CollectionName
     top_k: int | None = Field(default=None, ge=1, le=100)
     min_score: float | None = Field(default=None, ge=-1, le=1, description="least cosine")
-    filter: Filter | None = None
+    filter: Filter = None
 
     def retrieval(self) -> Retrieval:
         """Return the graph's form."""

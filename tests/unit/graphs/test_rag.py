@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from ray import serve
 
 from deployments.errors import CollectionNotFound
 from deployments.types import (
+    Condition,
     Delta,
     Document,
+    EmbeddedText,
     Finished,
     GenerationRequest,
     Message,
@@ -18,10 +21,14 @@ from deployments.types import (
     Retrieval,
     SamplingParams,
     SearchRequest,
+    Segment,
     Sources,
 )
 from graphs.prompt import UNKNOWN
 from graphs.rag import RagArgs, build
+
+DIM = 64
+"""Of the fake embedding engine's vectors."""
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -96,3 +103,33 @@ def test_error_keeps_its_type(handle: Any) -> None:
     request = SearchRequest(collection="no-such", query="x")
     with pytest.raises(CollectionNotFound):
         handle.search.remote(request).result(timeout_s=30)
+
+
+def test_ready_vectors_are_stored_and_searched_as_they_are(stored: Any) -> None:
+    vectors = np.eye(2, DIM, dtype=np.float32)
+    ready = [
+        Document(
+            id=str(i), text="axis", embedded=EmbeddedText((Segment(0, 4, 0),), vectors[i:][:1])
+        )
+        for i in range(2)
+    ]
+    documents = [ready[0], Document(id="text", text="The harbour opens at nine."), ready[1]]
+    indexed = stored.index.remote("docs", documents).result(timeout_s=30)
+    assert [(one.id, one.status) for one in indexed] == [
+        ("0", "created"),
+        ("text", "created"),
+        ("1", "created"),
+    ]
+    request = SearchRequest(
+        collection="docs", vector=tuple(vectors[1].tolist()), mode="dense", min_score=0.9
+    )
+    (hit,) = stored.search.remote(request).result(timeout_s=30)
+    assert (hit.document_id, hit.score) == ("1", 1.0)
+    request = SearchRequest(collection="docs", query="harbour opens", top_k=1)
+    assert stored.search.remote(request).result(timeout_s=30)[0].document_id == "text"
+
+
+def test_filter_bounds_an_answers_sources(stored: Any) -> None:
+    only = Retrieval("docs", min_score=-1.0, top_k=5, filter=Condition("_id", "eq", "ferry"))
+    events = answer(stored, ask("What does Golden Crumb sell?"), only)
+    assert [chunk.document_id for chunk in events[1].chunks] == ["ferry"]

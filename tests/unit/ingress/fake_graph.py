@@ -160,6 +160,10 @@ class FakeGraph:
             for document in list(self._collection(request.collection).values())[: request.top_k]
         ]
 
+    async def dim(self, *, timeout_s: float) -> int:
+        self._fail()
+        return DIM
+
     async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
         self._fail()
         return [self._info(name) for name in sorted(self.stored)]

@@ -9,7 +9,7 @@ import pytest
 
 from deployments.errors import ContextTooLong, EngineFailed, Overloaded
 from deployments.ingress.json_body import parse
-from deployments.types import Document
+from deployments.types import Condition, Document, Not
 from tests.unit.ingress.conftest import KEY, Build, Served, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
@@ -199,11 +199,13 @@ async def test_chat_retrieval_extension_passes_its_options(
     client: httpx.AsyncClient, graph: FakeGraph
 ) -> None:
     graph.stored["docs"] = {}
-    options = {"collection": "docs", "top_k": 2, "min_score": 0.1, "filter": {"a": 1}}
+    options = {"collection": "docs", "top_k": 2, "min_score": 0.1}
+    options["filter"] = {"not": {"field": "a", "op": "in", "value": [1, 2]}}
     response = await client.post("/v1/chat/completions", json={**ASK, "retrieval": options})
     assert response.json()["sources"] == []
     [retrieval] = graph.retrievals
-    assert (retrieval.top_k, retrieval.min_score, retrieval.filter) == (2, 0.1, {"a": 1})
+    assert (retrieval.top_k, retrieval.min_score) == (2, 0.1)
+    assert retrieval.filter == Not(Condition("a", "in", (1, 2)))
 
 
 @pytest.mark.parametrize("model", ["nope", "rag/nope", "rag/", "rag/../x", "fake-embedder"])

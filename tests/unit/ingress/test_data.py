@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from deployments.errors import StoreUnavailable
+from deployments.types import Condition
 from tests.unit.ingress.conftest import Build, in_process
 from tests.unit.ingress.fake_graph import NOW, FakeGraph
 
@@ -163,7 +164,7 @@ async def test_index_refuses_a_malformed_form(client: httpx.AsyncClient, content
 async def test_search_returns_whole_chunks(client: httpx.AsyncClient, graph: FakeGraph) -> None:
     await index(client, {"id": "d1", "text": "Ray Serve", "title": "Ray", "metadata": {"a": 1}})
     asked = {"collection": "docs", "query": "ray", "top_k": 3, "mode": "dense", "min_score": 0.2}
-    asked |= {"filter": {"a": 1}, "consistency": "eventual"}
+    asked |= {"filter": {"field": "a", "op": "≥", "value": 1}, "consistency": "eventual"}
     body = (await client.post("/v1/data/search", json=asked)).json()
     chunk = {
         "chunk_id": "d1:0",
@@ -179,7 +180,7 @@ async def test_search_returns_whole_chunks(client: httpx.AsyncClient, graph: Fak
     assert body == {"collection": "docs", "results": [chunk]}
     [search] = graph.searches
     assert (search.top_k, search.mode, search.min_score) == (3, "dense", 0.2)
-    assert (search.filter, search.is_eventual) == ({"a": 1}, True)
+    assert (search.filter, search.is_eventual) == (Condition("a", "gte", 1), True)
 
 
 @pytest.mark.parametrize(
@@ -194,8 +195,8 @@ async def test_search_returns_whole_chunks(client: httpx.AsyncClient, graph: Fak
         ({"vector": [0.1]}, "vector"),
         ({"rerank": True}, "rerank"),
         ({"collection": "../x"}, "collection"),
-        ({"filter": {"a": "\x00"}}, "filter"),
-        ({"filter": {"in": list(range(2000))}}, "filter"),
+        ({"filter": {"field": "a", "op": "eq", "value": "\x00"}}, "filter"),
+        ({"filter": {"field": "a", "op": "in", "value": list(range(2000))}}, "filter"),
     ],
 )
 async def test_search_refuses_by_name(

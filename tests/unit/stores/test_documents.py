@@ -196,3 +196,15 @@ def test_any_document_comes_back_as_it_was(
     stored = DocumentStore(database).get("c", "1")
     assert stored.document == document
     assert put(database, [stored.document])[0].status == "unchanged"
+
+
+def test_brought_vectors_are_part_of_the_content(database: Database):
+    store = DocumentStore(database)
+    statuses = []
+    for numbers in ("a", None, "b", "b"):
+        embedded = embed("some text") if numbers is None else embed(numbers * 9)
+        brought = None if numbers is None else embedded
+        document = Document(id="1", text="some text", embedded=brought)
+        statuses += [one.status for one in store.upsert("c", MODEL, [document], [embedded])]
+    assert statuses == ["created", "replaced", "replaced", "unchanged"]
+    assert store.get("c", "1").document.embedded is None

@@ -12,7 +12,7 @@ from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.follower import Follower
 from deployments.stores.search import Searcher
-from deployments.types import ScoredChunk, SearchRequest
+from deployments.types import Condition, ScoredChunk, SearchRequest
 from tests.unit.stores.material import DIM, MODEL, doc, put, vector
 
 MODES = ("dense", "lexical", "hybrid")
@@ -121,7 +121,7 @@ def test_unknown_collection_is_not_found(searcher: Searcher, name: str):
 @pytest.mark.parametrize(
     ("options", "vector_given", "param"),
     [
-        ({"filter": {"a": 1}}, True, "filter"),
+        ({"filter": Condition("a", "gt", True)}, True, "filter"),
         ({"top_k": 0}, True, "top_k"),
         ({"mode": "dense"}, False, "mode"),
         ({"mode": "hybrid"}, False, "mode"),
@@ -136,11 +136,6 @@ def test_what_cannot_be_done_is_invalid(
     with pytest.raises(InvalidRequest) as caught:
         searcher.search(request, vector("x") if vector_given else None, MODEL)
     assert caught.value.param == param
-
-
-def test_empty_filter_is_no_filter(database: Database, searcher: Searcher):
-    put(database, [doc("1")])
-    assert ids(find(searcher, filter={})) == ["1"]
 
 
 def test_query_of_another_model_is_a_conflict(database: Database, searcher: Searcher):
@@ -288,5 +283,5 @@ def test_vectors_survive_the_database_bit_for_bit(database: Database, searcher: 
     find(searcher)
     (follower,) = searcher.followers.all()
     assert follower.num_bytes == DIM * 4
-    stored = follower._dense._index.reconstruct(0)
+    stored = follower._indexes.dense._index.reconstruct(0)
     assert np.array_equal(stored, vector("some text"))

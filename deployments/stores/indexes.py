@@ -1,0 +1,117 @@
+"""The indexes of one collection, asked together: vectors, terms and metadata.
+
+Their caller keeps readers and writers apart. They name chunks by number and documents by row, and
+know nothing of the text or the database.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deployments.stores.changes import Changes
+from deployments.stores.dense import DenseIndex, Selection
+from deployments.stores.hits import Hit, first_of_each, fuse
+from deployments.stores.lexical import LexicalIndex
+from deployments.stores.metadata import MetadataIndex
+from deployments.types import SearchRequest
+
+Query = NDArray[np.float32]
+
+
+class Indexes:
+    """What is staged shows in none of them until `show`."""
+
+    def __init__(self, dim: int) -> None:
+        self.dense = DenseIndex(dim)
+        self.lexical = LexicalIndex()
+        self.metadata = MetadataIndex()
+
+    def stage_rows(self, changes: Changes) -> None:
+        """Append vectors and metadata; needs no reader to be at work, unlike the terms."""
+        self.dense.stage(changes.numbers, changes.vectors)
+        self.metadata.stage(changes.owners, changes.documents)
+
+    def show(self, added: NDArray[np.int64], removed: NDArray[np.int64]) -> None:
+        """Let searches see what was staged, and no longer what was removed."""
+        self.dense.show(added)
+        self.dense.hide(removed)
+        kept = self.dense.compact()
+        if kept is not None:
+            self.metadata.keep(kept)
+        self.lexical.show()
+
+    def search(
+        self, request: SearchRequest, query: Query | None, *, limit: int, depth: int, rrf_k: int
+    ) -> list[Hit]:
+        """Return the best hits, best first.
+
+        Args:
+            request: mode, text, filter and the other bounds of the search.
+            query: float32[dim]; None only for lexical.
+            limit: how many hits are wanted.
+            depth: how many hits of each index are fused in hybrid mode.
+            rrf_k: the constant of rank fusion.
+        """
+        among = None
+        if request.filter is not None:
+            among = self.dense.select(self.metadata.matching(request.filter))
+        ranker = _Ranker(self, request, query, among)
+        if request.mode == "dense":
+            return ranker.nearest(limit)
+        if request.mode == "lexical":
+            return ranker.matching(limit)
+        rankings = [ranker.nearest(depth), ranker.matching(depth)]
+        return ranker.grouped(fuse(rankings, rrf_k, request.weights))[:limit]
+
+
+class _Ranker:
+    """One search: what it bounds its hits by."""
+
+    def __init__(
+        self, indexes: Indexes, request: SearchRequest, query: Query | None, among: Selection | None
+    ) -> None:
+        self._indexes = indexes
+        self._request = request
+        self._query = query
+        self._among = among
+
+    def nearest(self, limit: int) -> list[Hit]:
+        """Return hits by cosine."""
+        assert self._query is not None
+        bound = self._request.min_score
+        return self._indexes.dense.search(
+            self._query,
+            limit,
+            self._among,
+            least=-np.inf if bound is None else bound,
+            keep=self.grouped if self._request.max_per_document else None,
+        )
+
+    def matching(self, limit: int) -> list[Hit]:
+        """Return hits by BM25."""
+        search = self._indexes.lexical.search
+        return search(self._request.query, limit, self._among, keep=self._measured)
+
+    def grouped(self, hits: list[Hit]) -> list[Hit]:
+        """Return the first hits of each document, as many as are wanted of one."""
+        limit = self._request.max_per_document
+        if limit is None:
+            return hits
+        positions = self._indexes.dense.positions(_numbers(hits))
+        return first_of_each(hits, self._indexes.metadata.rows(positions), limit)
+
+    def _measured(self, hits: list[Hit]) -> list[Hit]:
+        """Return lexical hits with their cosines, if there is a query vector, and bounded so."""
+        if self._query is not None:
+            cosines = self._indexes.dense.cosines(self._query, _numbers(hits))
+            pairs = zip(hits, cosines, strict=True)
+            hits = [Hit(hit.number, hit.score, cosine) for hit, cosine in pairs]
+        least = self._request.min_score
+        if least is not None:
+            hits = [hit for hit in hits if hit.cosine is not None and hit.cosine >= least]
+        return self.grouped(hits)
+
+
+def _numbers(hits: Iterable[Hit]) -> NDArray[np.int64]:
+    return np.array([hit.number for hit in hits], dtype=np.int64)
