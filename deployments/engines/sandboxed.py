@@ -1,4 +1,4 @@
-"""The child's side of ``sandbox.py``: limits first, then the work. It imports little, to start fast."""
+"""The child's side of ``sandbox.py``: limits, then the work. It imports little, to start fast."""
 
 import json
 import resource
