@@ -1,8 +1,9 @@
 """Finds texts that say the same as an earlier one: exactly, or nearly. It removes nothing.
 
 Near duplicates are those whose sets of word triples have a Jaccard similarity of at least a bound.
-All such pairs are found, and no other one: two sets that similar must share one of the rarest
-triples of each, so only texts that do are compared.
+Two sets that similar must share one of the rarest triples of each, so only texts that do are
+compared: all pairs over the bound are found, and no other one, except among more than a hundred
+texts with the same template, of which each is compared with the last hundred before it only.
 
 Source: prefix filtering (Chaudhuri, Ganti, Kaushik 2006; Bayardo, Ma, Srikant 2007); shingles and
 their resemblance are Broder's (1997).
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from deployments.engines.cleaning.options import DuplicateKind
 
 _SHINGLE = 3
+_MAX_HOLDERS = 100
+"""Texts compared for one triple. Source: without it, a list of 11,000 similar lines took 95 s."""
 
 _IDEOGRAPHIC = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_IDEOGRAPHIC}]|[^\W{_IDEOGRAPHIC}]+")
@@ -76,7 +79,7 @@ def _find_near(
     for position, shingles in enumerate(sets):
         rarest = sorted(shingles, key=lambda shingle: (frequencies[shingle], shingle))
         prefix = rarest[: len(rarest) - math.ceil(min_similarity * len(rarest)) + 1]
-        candidates = {holder for shingle in prefix for holder in holders[shingle]}
+        candidates = {holder for shingle in prefix for holder in holders[shingle][-_MAX_HOLDERS:]}
         scored = ((_jaccard(shingles, sets[one]), -one) for one in candidates)
         best = max((score for score in scored if score[0] >= min_similarity), default=None)
         found.append(None if best is None else (-best[1], best[0]))
