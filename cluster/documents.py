@@ -12,7 +12,9 @@ from typing import Any
 
 from cluster.errors import OperatorError
 
-SUFFIXES = frozenset({".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx"})
+SUFFIXES = frozenset(
+    {".txt", ".md", ".markdown", ".html", ".htm", ".pdf", ".docx", ".xlsx", ".pptx"}
+)
 MAX_BATCH_DOCUMENTS = 32
 # Base64 adds a third; the ingress takes 32 MiB, and small batches show progress.
 MAX_BATCH_BYTES = 4 * 1024 * 1024

@@ -54,15 +54,17 @@ class Embedder:
         await self.start()
         return await self._engine.embed(texts)
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[EmbeddedText]:
-        """Return each text's segments, which overlap as configured, and their vectors.
+    async def embed_documents(
+        self, texts: Sequence[str], overlap_tokens: int | None = None
+    ) -> list[EmbeddedText]:
+        """Return each text's segments and their vectors; None: they overlap as configured.
 
         Raises:
             Overloaded: too many tokens are waiting; safe to retry.
             EngineFailed: the model failed on these texts.
         """
         await self.start()
-        return await self._engine.embed_documents(texts)
+        return await self._engine.embed_documents(texts, overlap_tokens)
 
     async def stats(self) -> EmbedderStats:
         """Return what the replica is doing now."""

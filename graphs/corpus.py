@@ -57,9 +57,11 @@ class Corpus:
             self._dim = vectors.shape[1]
         return self._dim
 
-    async def vectorize(self, texts: Sequence[str], *, timeout_s: float) -> list[EmbeddedText]:
-        """Return each text's segments and their vectors."""
-        response = self._embedder.embed_documents.remote(list(texts))
+    async def vectorize(
+        self, texts: Sequence[str], *, overlap_tokens: int | None, timeout_s: float
+    ) -> list[EmbeddedText]:
+        """Return each text's segments and their vectors; None: they overlap as configured."""
+        response = self._embedder.embed_documents.remote(list(texts), overlap_tokens)
         return await call(response, Deadline(timeout_s))
 
     async def index(

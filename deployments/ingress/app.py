@@ -20,6 +20,7 @@ from deployments.ingress.errors import (
 from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.native.clean import clean_router
 from deployments.ingress.native.collections import collections_router, documents_router
 from deployments.ingress.native.data import data_router
 from deployments.ingress.native.inference import inference_router
@@ -37,6 +38,7 @@ DESCRIPTION = (
 )
 ROUTERS = (
     inference_router,
+    clean_router,
     data_router,
     collections_router,
     documents_router,

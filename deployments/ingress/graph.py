@@ -54,8 +54,10 @@ class Graph(Protocol):
         """Return the length of the default embedding model's vectors."""
         ...
 
-    async def vectorize(self, texts: Sequence[str], *, timeout_s: float) -> list[EmbeddedText]:
-        """Return each text's segments and their vectors."""
+    async def vectorize(
+        self, texts: Sequence[str], *, overlap_tokens: int | None, timeout_s: float
+    ) -> list[EmbeddedText]:
+        """Return each text's segments and their vectors; None: they overlap as configured."""
         ...
 
     async def index(

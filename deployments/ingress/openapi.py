@@ -11,7 +11,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.ingress.schemas import responses
+from deployments.ingress.schemas import cleaned, responses
+from deployments.ingress.schemas.cleaning import CleanRequest
 from deployments.ingress.schemas.data import (
     CreateCollection,
     IndexRequest,
@@ -25,6 +26,7 @@ from deployments.ingress.schemas.responses import ErrorResponse
 
 BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
+    CleanRequest,
     CompletionRequest,
     CreateCollection,
     EmbeddingRequest,
@@ -35,7 +37,7 @@ BODIES: tuple[type[BaseModel], ...] = (
 )
 ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
-    for model in vars(responses).values()
+    for model in (*vars(responses).values(), *vars(cleaned).values())
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
 )
 REF = "#/components/schemas/{model}"

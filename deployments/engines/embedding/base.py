@@ -41,8 +41,10 @@ class EmbeddingEngine(Protocol):
         """
         ...
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[EmbeddedText]:
-        """Segment each text and embed the segments."""
+    async def embed_documents(
+        self, texts: Sequence[str], overlap_tokens: int | None = None
+    ) -> list[EmbeddedText]:
+        """Segment each text and embed the segments; None: they overlap as configured."""
         ...
 
     async def segment(self, text: str) -> list[Segment]:

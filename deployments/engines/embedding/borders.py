@@ -11,14 +11,18 @@ _BORDER = re.compile(
     r"""
       (?P<paragraph> \n[^\S\n]*\n\s* | \f\s* | \u2029\s* | \n(?=\#{1,6}\s) )
     | (?P<sentence>  (?<![.!?…])[.!?…]++ ["'”’»)\]]* \s+ (?=[^\sa-z])
-                   | [。！？｡．؟۔।॥]+ ["'”’»)\]」』）】〉》]* \s* )
+                   | (?:[。！？｡．؟۔।॥።။។։]|…(?=…))+ …? ["'”’»)\]」』）】〉》]* \s*
+                   | [!?]++ (?=[\u3040-\u30ff\u3400-\u9fff]) )
     | (?P<line>      \n\s* )
     """,
     re.VERBOSE,
 )
 """A border lies at the end of a match. Latin sentences need white space and no small letter after
-it (so that "e.g. this" goes on); Chinese, Japanese, Arabic and Indic full stops need neither. The
-look-behind keeps the search linear on endless rows of dots."""
+it (so that "e.g. this" goes on); Chinese, Japanese, Arabic, Indic and other full stops need
+neither, nor does the double ellipsis. The look-behind keeps the search linear on endless rows of
+dots."""
+
+_HEADING = re.compile(r"\#{1,6}[^\S\n]")
 
 _GRAPHEME = regex.compile(r"\X")
 
@@ -35,12 +39,16 @@ class Level(IntEnum):
 
 
 class Borders:
-    """The borders of one text, as code point offsets in order."""
+    """The borders of one text, as code point offsets in order; none follows a heading."""
 
     def __init__(self, text: str) -> None:
         self._by_level = {level: array("q") for level in Level}
         for match in _BORDER.finditer(text):
             level = Level[str(match.lastgroup).upper()]
+            if level != Level.SENTENCE:
+                line = text.rfind("\n", 0, match.start()) + 1
+                if _HEADING.match(text, line):
+                    continue
             for lower in range(level + 1):
                 self._by_level[Level(lower)].append(match.end())
 

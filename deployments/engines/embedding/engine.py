@@ -8,6 +8,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -104,9 +105,13 @@ class BatchedEmbedder(ABC):
             start += len(text)
         return means, [sum(map(len, text)) for text in pieces]
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[EmbeddedText]:
-        """Segment each text and embed the segments."""
-        segmented = await self._tokenize(texts, self._segments, self._document_thread)
+    async def embed_documents(
+        self, texts: Sequence[str], overlap_tokens: int | None = None
+    ) -> list[EmbeddedText]:
+        """Segment each text and embed the segments; None: they overlap as configured."""
+        overlap = self._args.overlap_tokens if overlap_tokens is None else overlap_tokens
+        work = partial(self._segments, self._segmenter(overlap))
+        segmented = await self._tokenize(texts, work, self._document_thread)
         vectors = await self._vectors([ids for _, text in segmented for ids in text])
         documents, start = [], 0
         for segments, _ in segmented:
@@ -159,8 +164,9 @@ class BatchedEmbedder(ABC):
             for text, ids in zip(texts, encoded, strict=True)
         ]
 
-    def _segments(self, texts: Sequence[str]) -> list[tuple[list[Segment], Sequence[TokenIds]]]:
-        segmenter = self._segmenter(self._args.overlap_tokens)
+    def _segments(
+        self, segmenter: Segmenter, texts: Sequence[str]
+    ) -> list[tuple[list[Segment], Sequence[TokenIds]]]:
         segmented = [segmenter.segment(text) for text in texts]
         pairs = zip(texts, segmented, strict=True)
         return [(segments, self._encode(text, segments)) for text, segments in pairs]

@@ -1,1 +1,1 @@
-"""Files to plain text: text, Markdown, HTML, PDF and DOCX."""
+"""Files to plain text: text, Markdown, HTML, PDF, DOCX, XLSX and PPTX."""

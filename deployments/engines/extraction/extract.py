@@ -43,9 +43,9 @@ def extract_kind(data: bytes, kind: Kind) -> Extracted:
             from deployments.engines.extraction.pdf import extract_pdf
 
             return extract_pdf(data)
-        case "docx":
-            from deployments.engines.extraction.docx import extract_docx
+        case "office":
+            from deployments.engines.extraction.office import extract_office
 
-            return extract_docx(data)
+            return extract_office(data)
         case "text":
             return clean(decode(data))

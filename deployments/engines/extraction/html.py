@@ -1,6 +1,7 @@
 """HTML to text: the main content as trafilatura finds it, else everything the body shows."""
 
 import unicodedata
+from dataclasses import replace
 from typing import Any
 
 import trafilatura
@@ -32,7 +33,14 @@ def extract_html(text: str) -> Extracted:
     """
     page = _parse(text)
     title = next(filter(None, (found.text_content().strip() for found in _titles(page))), "")
-    return clean(_main_content(page) or _body(_parse(text)), title)
+    body = _body(_parse(text))
+    main = _main_content(page) or body
+    boilerplate = max(0, _num_visible(body) - _num_visible(main))
+    return replace(clean(main, title), num_boilerplate_characters=boilerplate)
+
+
+def _num_visible(text: str) -> int:
+    return sum(map(len, text.split()))
 
 
 def _parse(text: str) -> Any:

@@ -2,16 +2,20 @@
 
 import asyncio
 import dataclasses
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from starlette.formparsers import MultiPartException
 
-from deployments.errors import InvalidRequest
+from deployments.engines.cleaning.child import clean_in_child
+from deployments.engines.cleaning.options import Cleaned, Draft
+from deployments.errors import RagError
 from deployments.ingress.errors import error_object
 from deployments.ingress.generation import too_late
 from deployments.ingress.native.documents import DocumentReader, Failure, from_form
+from deployments.ingress.native.files import read_body
 from deployments.ingress.openapi import describe
+from deployments.ingress.schemas.cleaning import CleaningOptions
 from deployments.ingress.schemas.data import IndexRequest, SearchBody, VectorizeRequest
 from deployments.ingress.schemas.responses import IndexResult, SearchResult, Vectorized
 from deployments.ingress.services import Services, json_response
@@ -29,16 +33,15 @@ def data_router(services: Services) -> APIRouter:
     async def index(request: Request) -> Response:
         """Store documents from text or files; those with a known id replace the stored ones.
 
-        Also as `multipart/form-data` with the fields `collection` and `file` (once or more), and
-        for a single file `id`, `title` and `metadata`. Each document that cannot be read is
-        reported in `errors`; when none can, the status is that of the first error.
+        Also as `multipart/form-data` with the fields `collection`, `file` (once or more) and
+        `clean` (JSON), and for a single file `id`, `title` and `metadata`. Each document that
+        cannot be read is reported in `errors`; when none can, the status is that of the first
+        error. What is cleaned is stored clean: offsets are into that text.
         """
-        body = await _index_request(services, request)
-        has_vectors = any(document.is_ready for document in body.documents)
-        dim = await graph.dim(timeout_s=timeout_s) if has_vectors else None
+        body = await read_body(services, request, IndexRequest, from_form)
         try:
             async with asyncio.timeout(timeout_s):
-                intake = await reader.read(body, dim)
+                intake = await reader.read(body, partial(graph.dim, timeout_s=timeout_s))
         except TimeoutError:
             raise too_late() from None
         request_id = request.state.request_id
@@ -48,7 +51,11 @@ def data_router(services: Services) -> APIRouter:
             content = {"error": error_object(first, request_id), "errors": errors}
             return json_response(content, first.status)
         stored = await graph.index(body.collection, intake.documents, timeout_s=timeout_s)
-        return json_response({"collection": body.collection, "documents": stored, "errors": errors})
+        answer = {"collection": body.collection, "documents": stored, "errors": errors}
+        if intake.removed is not None:
+            removed = intake.removed.items()
+            answer["cleaned"] = [{"id": one, "removed": what} for one, what in removed]
+        return json_response(answer)
 
     @router.post(
         "/v1/data/search", **describe("search", SearchBody, SearchResult, errors=(404, 409, 502))
@@ -68,16 +75,26 @@ def data_router(services: Services) -> APIRouter:
         "/v1/data/vectorize", **describe("vectorize", VectorizeRequest, Vectorized, errors=(502,))
     )
     async def vectorize(request: Request) -> Response:
-        """Return each text's segments, with offsets in code points, and their vectors."""
+        """Return each text's segments, with offsets in code points, and their vectors.
+
+        With `clean`, the offsets are into the cleaned `text` that is returned.
+        """
         body = await services.read(request, VectorizeRequest)
-        texts = await graph.vectorize(body.texts, timeout_s=timeout_s)
+        cleaned = body.texts
+        if body.clean is not None:
+            cleaned = await _clean(body.texts, body.clean, timeout_s)
+        texts = await graph.vectorize(cleaned, overlap_tokens=body.overlap, timeout_s=timeout_s)
         total = sum(segment.num_tokens for text in texts for segment in text.segments)
         services.metrics.count_tokens(total)
         return json_response(
             {
                 "model": graph.embedding_models[0],
                 "dim": texts[0].vectors.shape[1],
-                "data": [{"index": i, "segments": _segments(text)} for i, text in enumerate(texts)],
+                "data": [
+                    {"index": i, "segments": _segments(text)}
+                    | ({} if body.clean is None else {"text": cleaned[i]})
+                    for i, text in enumerate(texts)
+                ],
                 "usage": {"total_tokens": total},
             }
         )
@@ -85,20 +102,18 @@ def data_router(services: Services) -> APIRouter:
     return router
 
 
-async def _index_request(services: Services, request: Request) -> IndexRequest:
-    content_type = request.headers.get("content-type", "")
-    if not content_type.startswith("multipart/form-data"):
-        return await services.read(request, IndexRequest)
-    if "charset" in content_type.lower():
-        raise InvalidRequest("a form's text is UTF-8; send no charset")
-    max_files = services.args.max_documents_per_call
+async def _clean(texts: list[str], asked: CleaningOptions, timeout_s: float) -> list[str]:
+    """Return the texts cleaned; raises the first one's error, named in `param`."""
     try:
-        async with request.form(
-            max_files=max_files, max_fields=16, max_part_size=1024 * 1024
-        ) as form:
-            return await from_form(form, services.args.max_json_depth)
-    except MultiPartException:
-        raise InvalidRequest("the form could not be read") from None
+        async with asyncio.timeout(timeout_s):
+            results = await clean_in_child([Draft(text) for text in texts], asked.options())
+    except TimeoutError:
+        raise too_late() from None
+    for position, result in enumerate(results):
+        if isinstance(result, RagError):
+            result.param = f"texts[{position}]"
+            raise result
+    return [result.text for result in results if isinstance(result, Cleaned)]
 
 
 def result_of(chunk: ScoredChunk, body: SearchBody) -> dict[str, Any]:

@@ -4,17 +4,20 @@ A broken document is reported for itself and does not keep the others out.
 """
 
 import asyncio
-import base64
-import binascii
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import Any
 
-from starlette.datastructures import FormData, UploadFile
+from starlette.datastructures import FormData
 
 from deployments.config import IngressArgs
-from deployments.errors import InvalidRequest, PayloadTooLarge, RagError, UnreadableDocument
-from deployments.ingress.json_body import parse, validated
+from deployments.engines.cleaning.child import clean_in_child
+from deployments.engines.cleaning.options import Cleaned, CleanOptions, Draft, Removed
+from deployments.engines.extraction.document import Extracted
+from deployments.errors import InvalidRequest, RagError
+from deployments.ingress.json_body import validated
+from deployments.ingress.native.files import FileReader, files_of, json_fields
 from deployments.ingress.native.ready import document_text, ready_chunks
 from deployments.ingress.schemas.data import IndexDocument, IndexRequest
 from deployments.ingress.services import Extract
@@ -22,8 +25,10 @@ from deployments.stores.content import invalid
 from deployments.stores.ids import new_id
 from deployments.types import Document
 
-EXTRACTIONS_AT_ONCE = 2
-FORM_FIELDS = frozenset({"collection", "id", "title", "metadata", "file"})
+Dim = Callable[[], Awaitable[int]]
+"""Tells the length of the default embedding model's vectors."""
+
+FORM_FIELDS = frozenset({"collection", "id", "title", "metadata", "clean"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,105 +42,139 @@ class Failure:
 
 @dataclass(slots=True)
 class Intake:
-    """The documents of one call: those that could be read, and the others."""
+    """The documents of one call: those that could be read, and the others.
+
+    `removed` says what cleaning took out of each document, by id; None where nobody asked for it.
+    """
 
     documents: list[Document] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    removed: dict[str, Removed] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    document: Document
+    filename: str | None
+    position: int
+    num_boilerplate_characters: int
 
 
 class DocumentReader:
-    """Turns what was sent into documents; extracts a few files at a time."""
+    """Turns what was sent into documents."""
 
     def __init__(self, extract: Extract, args: IngressArgs) -> None:
-        self._extract = extract
-        self._args = args
-        self._slots = asyncio.Semaphore(EXTRACTIONS_AT_ONCE)
+        self._files = FileReader(extract, args)
+        self._max_documents = args.max_documents_per_call
 
-    async def read(self, body: IndexRequest, dim: int | None = None) -> Intake:
+    async def read(self, body: IndexRequest, dim: Dim) -> Intake:
         """Return the documents of a call, in order.
 
         Args:
             body: the call.
-            dim: the length of a vector; needed where documents bring theirs.
+            dim: tells the length of a vector; asked where documents bring theirs.
 
         Raises:
             InvalidRequest: there are more than one call may bring.
+            Overloaded: too many callers wait to have texts cleaned.
         """
-        if len(body.documents) > self._args.max_documents_per_call:
-            message = f"more than {self._args.max_documents_per_call} documents in one call"
+        if len(body.documents) > self._max_documents:
+            message = f"more than {self._max_documents} documents in one call"
             raise invalid(message, "documents")
-        intake = Intake()
-        reads = (self._read(one, position, dim) for position, one in enumerate(body.documents))
-        for result in await asyncio.gather(*reads):
-            if isinstance(result, Document):
-                intake.documents.append(result)
-            else:
-                intake.failures.append(result)
-        return intake
+        raw, is_cleaned = enumerate(body.raw_documents), body.clean is not None
+        results = await asyncio.gather(
+            *(self._read(one, position, dim, is_cleaned) for position, one in raw)
+        )
+        removed: dict[str, Removed] | None = None
+        if body.clean is not None:
+            removed = {}
+            results = await _clean(results, body.clean.options(), removed)
+        return Intake(
+            [result.document for result in results if isinstance(result, _Read)],
+            [result for result in results if isinstance(result, Failure)],
+            removed,
+        )
 
-    async def _read(self, one: IndexDocument, position: int, dim: int | None) -> Document | Failure:
-        embedded = None
+    async def _read(self, raw: Any, position: int, dim: Dim, is_cleaned: bool) -> _Read | Failure:
+        one: IndexDocument | None = None
+        filename = None
         try:
-            text, title = await self._content(one, position)
+            one = _validated(raw, position)
+            filename = one.file.filename if one.file else None
+            extracted = await self._content(one, position)
+            embedded = None
+            if one.is_ready and is_cleaned:
+                raise InvalidRequest("texts with ready vectors cannot be cleaned")
             if one.is_ready:
-                embedded = ready_chunks(one, dim, f"documents[{position}]")
+                embedded = ready_chunks(one, await dim(), f"documents[{position}]")
         except RagError as error:
             error.param = error.param or f"documents[{position}]"
-            return Failure(one.id, one.file.filename if one.file else None, error)
-        return Document(
+            return Failure(one.id if one else None, filename, error)
+        document = Document(
             id=one.id or new_id("doc"),
-            text=text,
-            title=one.title or title,
+            text=extracted.text,
+            title=one.title or extracted.title,
             metadata=dict(one.metadata or {}),
             embedded=embedded,
         )
+        return _Read(document, filename, position, extracted.num_boilerplate_characters)
 
-    async def _content(self, one: IndexDocument, position: int) -> tuple[str, str]:
+    async def _content(self, one: IndexDocument, position: int) -> Extracted:
         if one.file is None:
-            text = document_text(one)
-            self._check_size(len(text.encode()))
-            return text, ""
-        try:
-            data = base64.b64decode(one.file.content_base64, validate=True)
-        except (binascii.Error, ValueError):
-            param = f"documents[{position}].file.content_base64"
-            raise invalid("the file's content is not valid base64", param) from None
-        self._check_size(len(data))
-        async with self._slots:
-            extracted = await self._extract(data, one.file.filename)
-        if not extracted.text.strip():
-            raise UnreadableDocument("the file holds no text")
-        return extracted.text, extracted.title or PurePath(one.file.filename).name
+            return Extracted(self._files.checked(document_text(one)))
+        extracted = await self._files.extracted(one.file, f"documents[{position}].file")
+        title = extracted.title or PurePath(one.file.filename).name
+        return replace(extracted, title=title)
 
-    def _check_size(self, num_bytes: int) -> None:
-        if num_bytes > self._args.max_document_bytes:
-            limit = self._args.max_document_bytes
-            raise PayloadTooLarge(f"the document is larger than {limit} bytes")
+
+def _validated(raw: Any, position: int) -> IndexDocument:
+    try:
+        return validated(raw, IndexDocument)
+    except InvalidRequest as error:
+        field_name = f".{error.param}" if error.param else ""
+        error.param = f"documents[{position}]{field_name}"
+        raise
+
+
+async def _clean(
+    results: list[_Read | Failure], options: CleanOptions, removed: dict[str, Removed]
+) -> list[_Read | Failure]:
+    """Return the results with each document cleaned, and put into `removed` what is gone."""
+    documents = [result.document for result in results if isinstance(result, _Read)]
+    drafts = [Draft(document.text, document.title) for document in documents]
+    cleaned = iter(await clean_in_child(drafts, options))
+    after: list[_Read | Failure] = []
+    for result in results:
+        if isinstance(result, Failure):
+            after.append(result)
+            continue
+        clean, document = next(cleaned), result.document
+        if isinstance(clean, Cleaned):
+            clean.removed.num_boilerplate_characters = result.num_boilerplate_characters
+            removed[document.id] = clean.removed
+            document = replace(document, text=clean.text, title=clean.title)
+            after.append(replace(result, document=document))
+        else:
+            clean.param = f"documents[{result.position}]"
+            after.append(Failure(document.id, result.filename, clean))
+    return after
 
 
 async def from_form(form: FormData, max_depth: int) -> IndexRequest:
     """Return the same request from a form.
 
-    Its fields are `collection`, `file` (once or more), and for a single file `id`, `title` and
-    `metadata` (a JSON object).
+    Its fields are `collection`, `file` (once or more), `clean` (a JSON object), and for a single
+    file `id`, `title` and `metadata` (a JSON object).
 
     Raises:
         InvalidRequest: a field is missing, unknown, or not what it should be.
     """
-    files = [item for item in form.getlist("file") if isinstance(item, UploadFile)]
+    documents: list[dict[str, Any]] = [{"file": file} for file in await files_of(form, FORM_FIELDS)]
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    unknown = {*form.keys()} - FORM_FIELDS
-    if unknown or not files:
-        raise InvalidRequest("a form has the fields collection, file, id, title and metadata")
-    documents: list[dict[str, Any]] = []
-    for file in files:
-        content = base64.b64encode(await file.read()).decode("ascii")
-        documents.append({"file": {"filename": file.filename or "", "content_base64": content}})
     described: dict[str, Any] = {name: fields[name] for name in ("id", "title") if name in fields}
-    if "metadata" in fields:
-        described["metadata"] = parse(fields["metadata"].encode(), max_depth)
+    described |= json_fields(form, ("metadata",), max_depth)
     if described and len(documents) > 1:
         raise InvalidRequest("id, title and metadata are for a form with a single file")
     documents[0] |= described
-    collection = fields.get("collection")
-    return validated({"collection": collection, "documents": documents}, IndexRequest)
+    body = {"collection": fields.get("collection"), "documents": documents}
+    return validated(body | json_fields(form, ("clean",), max_depth), IndexRequest)

@@ -1,9 +1,10 @@
 """The bodies of the data routes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, SkipValidation, model_validator
 
+from deployments.errors import InvalidRequest
 from deployments.ingress.schemas.base import (
     MAX_TEXT_CHARS,
     CollectionName,
@@ -11,6 +12,8 @@ from deployments.ingress.schemas.base import (
     Schema,
     no_nul,
 )
+from deployments.ingress.schemas.cleaning import CleaningOptions
+from deployments.ingress.schemas.files import File
 from deployments.ingress.schemas.filters import Filter
 from deployments.stores.content import invalid
 from deployments.types import SearchRequest
@@ -48,13 +51,6 @@ EmbeddedInput = Annotated[
 ]
 
 
-class File(Schema):
-    """A file as it is; its name tells the kind."""
-
-    filename: str = Field(pattern=r"^[^\x00-\x1f]{1,255}$", examples=["guide.pdf"])
-    content_base64: str = Field(min_length=1)
-
-
 class ReadyChunk(Schema):
     """A part of a document with its vector, made elsewhere by the same model."""
 
@@ -87,10 +83,9 @@ class IndexDocument(Schema):
     @model_validator(mode="after")
     def _has_one_content(self) -> "IndexDocument":
         if (self.text is None and self.chunks is None) == (self.file is None):
-            message = "give exactly one of `text` and `file` for each document"
-            raise invalid(message, "documents")
+            raise InvalidRequest("give exactly one of `text` and `file` for each document")
         if self.vector is not None and (self.text is None or self.chunks is not None):
-            raise invalid("`vector` needs `text`, and no `chunks` beside it", "documents")
+            raise InvalidRequest("`vector` needs `text`, and no `chunks` beside it")
         return self
 
 
@@ -109,11 +104,21 @@ class IndexRequest(Schema):
     )
 
     collection: CollectionName
-    documents: Annotated[list[IndexDocument], Field(min_length=1)]
+    documents: Annotated[list[SkipValidation[IndexDocument]], Field(min_length=1)]
+    clean: CleaningOptions | None = Field(
+        default=None,
+        description="clean texts and titles before they are stored; `{}`: as usual",
+    )
+
+    @property
+    def raw_documents(self) -> list[Any]:
+        """Return the documents as they came: each is validated for itself, to fail for itself."""
+        return list(self.documents)
 
     @model_validator(mode="after")
     def _has_distinct_ids(self) -> "IndexRequest":
-        ids = [document.id for document in self.documents if document.id is not None]
+        raw = [one["id"] for one in self.raw_documents if isinstance(one, dict) and "id" in one]
+        ids = [document_id for document_id in raw if isinstance(document_id, str)]
         if len(ids) != len(set(ids)):
             raise invalid("two documents have the same id", "documents")
         return self
@@ -200,6 +205,16 @@ class VectorizeRequest(Schema):
     model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["What is Ray?"]}]})
 
     texts: Annotated[list[EmbeddedInput], Field(min_length=1, max_length=256)]
+    overlap: int | None = Field(
+        default=None,
+        ge=0,
+        le=256,
+        description="tokens that a segment shares with the one before it, at most half of it; "
+        "by default as in indexing",
+    )
+    clean: CleaningOptions | None = Field(
+        default=None, description="clean the texts first; offsets are into the `text` returned"
+    )
 
 
 class CreateCollection(Schema):

@@ -4,15 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-
-class Error(BaseModel):
-    """What went wrong; never what was sent."""
-
-    message: str
-    type: str = Field(examples=["invalid_request_error"])
-    code: str = Field(examples=["invalid_request"])
-    param: str | None = Field(examples=["messages[0].content"])
-    request_id: str | None
+from deployments.ingress.schemas.cleaned import CleanedDocument
+from deployments.ingress.schemas.error import Error
 
 
 class ErrorResponse(BaseModel):
@@ -135,6 +128,7 @@ class IndexResult(BaseModel):
     collection: str
     documents: list[Indexed]
     errors: list[IndexFailure]
+    cleaned: list[CleanedDocument] | None = None
 
 
 class Neighbor(BaseModel):
@@ -184,6 +178,7 @@ class VectorizedText(BaseModel):
 
     index: int
     segments: list[VectorSegment]
+    text: str | None = None
 
 
 class Vectorized(BaseModel):

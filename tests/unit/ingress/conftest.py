@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from deployments.config import IngressArgs
+from deployments.engines.extraction.document import Extracted
 from deployments.errors import Unauthenticated, UnreadableDocument
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
@@ -37,16 +38,10 @@ class FakeKeys:
         return FakeKey()
 
 
-@dataclass(frozen=True)
-class FakeExtracted:
-    text: str
-    title: str = ""
-
-
-async def extract(data: bytes, filename: str) -> FakeExtracted:
+async def extract(data: bytes, filename: str) -> Extracted:
     if data.startswith(b"broken"):
         raise UnreadableDocument("the file is damaged")
-    return FakeExtracted(data.decode(), "A title" if filename.endswith(".md") else "")
+    return Extracted(data.decode(), "A title" if filename.endswith(".md") else "")
 
 
 @pytest.fixture

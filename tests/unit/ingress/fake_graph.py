@@ -47,6 +47,7 @@ class FakeGraph:
         self.requests: list[GenerationRequest] = []
         self.searches: list[SearchRequest] = []
         self.retrievals: list[Retrieval] = []
+        self.overlaps: list[int | None] = []
         self.error: BaseException | None = None
         self.error_after = 0
         self.delay_s = 0.0
@@ -123,7 +124,10 @@ class FakeGraph:
         vectors = np.stack([_vector(text) for text in texts])
         return vectors, [len(text.split()) for text in texts]
 
-    async def vectorize(self, texts: Sequence[str], *, timeout_s: float) -> list[EmbeddedText]:
+    async def vectorize(
+        self, texts: Sequence[str], *, overlap_tokens: int | None, timeout_s: float
+    ) -> list[EmbeddedText]:
+        self.overlaps.append(overlap_tokens)
         vectors, tokens = await self.embed(texts, timeout_s=timeout_s)
         return [
             EmbeddedText((Segment(0, len(text), count),), vector[None])

@@ -79,8 +79,8 @@ async def test_index_bounds_each_document(build: Build) -> None:
 @pytest.mark.parametrize(
     ("document", "param"),
     [
-        ({}, "documents"),
-        ({"text": "a", **file(b"b")}, "documents"),
+        ({}, "documents[0]"),
+        ({"text": "a", **file(b"b")}, "documents[0]"),
         ({"text": ""}, "documents[0].text"),
         ({"text": " \n"}, "documents[0].text"),
         ({"text": "a\x00b"}, "documents[0].text"),

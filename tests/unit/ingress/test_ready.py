@@ -122,5 +122,14 @@ async def test_what_is_no_document_is_refused(
     client: httpx.AsyncClient, graph: FakeGraph, document: dict[str, object]
 ):
     response = await index(client, document, {"id": "fine", "text": "y"})
+    assert list(graph.stored["docs"]) == ["fine"]
+    (failure,) = response.json()["errors"]
+    assert failure["error"]["code"] == "invalid_request"
+    assert failure["error"]["param"].startswith("documents[0]")
+
+
+async def test_ready_vectors_and_cleaning_do_not_go_together(client: httpx.AsyncClient):
+    body = {"collection": "docs", "documents": [{"text": "x", "vector": GOOD}], "clean": {}}
+    response = await client.post("/v1/data/index", json=body)
     assert response.status_code == 400
-    assert graph.stored["docs"] == {}
+    assert "cannot be cleaned" in response.json()["error"]["message"]

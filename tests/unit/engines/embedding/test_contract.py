@@ -73,6 +73,13 @@ async def test_engine_segments_documents_and_embeds_each_segment(engine: Embeddi
         assert num_tokens == part.num_tokens <= engine.max_tokens <= 512
 
 
+async def test_engine_overlaps_as_the_call_asks(engine: EmbeddingEngine) -> None:
+    [none], [some] = [await engine.embed_documents([LONG], overlap) for overlap in (0, 60)]
+    assert all(a.end <= b.start for a, b in zip(none.segments, none.segments[1:], strict=False))
+    assert any(a.end > b.start for a, b in zip(some.segments, some.segments[1:], strict=False))
+    assert max(part.num_tokens for part in some.segments) <= engine.max_tokens
+
+
 async def test_engine_does_not_cut_long_texts(engine: EmbeddingEngine) -> None:
     vectors, _ = await engine.embed([LONG, LONG + "Inflation rose by nine percent. " * 200])
     assert vectors[0] @ vectors[1] < 0.95

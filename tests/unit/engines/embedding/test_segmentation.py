@@ -40,6 +40,10 @@ PIECES = st.sampled_from(
         "antidisestablishmentarianism",
         "3.14159",
         "नमस्ते ",
+        "مرحبا؟ ",
+        "👩🏽‍🚀",
+        "……",
+        "## 标题\n\n",
     ]
 )
 TEXTS = st.one_of(st.lists(PIECES, max_size=300).map("".join), st.text(max_size=400))
@@ -131,6 +135,33 @@ def test_segments_end_at_sentences_where_no_paragraph_does() -> None:
 
 def test_segments_do_not_end_within_abbreviations() -> None:
     assert pieces("a b c d e f g h i j e.g. k l m n o p q r")[0].endswith(" o")
+
+
+def test_segments_never_end_with_a_heading() -> None:
+    text = "a b c d e f g h i j.\n\n# Head\n\n## Under it\n\nk l m n o p q r."
+    assert pieces(text) == ["a b c d e f g h i j.", "# Head\n\n## Under it\n\nk l m n o p q r."]
+    sheet = "a b c d e f g h i j k\n\n# Sheet\nl m n\no p q"
+    assert pieces(sheet) == ["a b c d e f g h i j k", "# Sheet\nl m n\no p q"]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "これは長い日本語の文章です。",
+        "「今日は天気がいいですね！」",
+        "他看了看窗外的雨……",
+        "真的吗?",
+        "هذه جملة عربية قصيرة جدا؟ ",
+        "यह एक छोटा हिन्दी वाक्य है। ",
+        "ይህ አጭር ዓረፍተ ነገር ነው።",
+    ],
+)
+def test_segments_end_at_the_sentences_of_each_script(sentence: str) -> None:
+    text = sentence * 30
+    parts = Segmenter(WORDPIECE, 64, 0).segment(text)
+    assert len(parts) > 1
+    bare = len(sentence.rstrip())
+    assert all((part.end - bare) % len(sentence) == 0 for part in parts)
 
 
 @pytest.mark.parametrize("stop", ["。", "！", "？"])

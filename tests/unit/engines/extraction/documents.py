@@ -4,6 +4,9 @@ import zipfile
 from io import BytesIO
 
 import docx
+import openpyxl
+import pptx
+from pptx.util import Inches
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 from reportlab.pdfgen.canvas import Canvas
@@ -44,6 +47,38 @@ def word(*paragraphs: str, title: str = "", table: list[list[str]] | None = None
         document.add_paragraph("after the table")
     out = BytesIO()
     document.save(out)
+    return out.getvalue()
+
+
+def workbook(*, title: str = "", **sheets: list[list[object]]) -> bytes:
+    book = openpyxl.Workbook()
+    book.properties.title = title
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+    out = BytesIO()
+    book.save(out)
+    return out.getvalue()
+
+
+def slides(*texts: tuple[str, str], notes: str = "", title: str = "") -> bytes:
+    """A presentation: a heading and a body per slide; a table, a group and notes on the last."""
+    show = pptx.Presentation()
+    show.core_properties.title = title
+    for heading, body in texts:
+        slide = show.slides.add_slide(show.slide_layouts[1])
+        slide.shapes.title.text = heading
+        slide.placeholders[1].text = body
+    if notes:
+        table = slide.shapes.add_table(1, 2, Inches(1), Inches(1), Inches(2), Inches(1)).table
+        table.cell(0, 0).text, table.cell(0, 1).text = "left\ncell", "right"
+        group = slide.shapes.add_group_shape()
+        group.shapes.add_textbox(0, 0, Inches(1), Inches(1)).text_frame.text = "in a group"
+        slide.notes_slide.notes_text_frame.text = notes
+    out = BytesIO()
+    show.save(out)
     return out.getvalue()
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deployments.engines.extraction import child
+from deployments.engines import sandbox
 from deployments.engines.extraction.child import extract_in_child
+from deployments.engines.extraction.document import Extracted
 from deployments.errors import Overloaded, UnreadableDocument
 
 from .documents import ARABIC, EMOJI, archive, pdf, word
@@ -68,11 +69,11 @@ async def test_child_is_killed_with_its_caller() -> None:
 
 async def test_child_lacks_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGSERVE_DATABASE_URL", "secret")
-    assert set(child._environment()) == {"PYTHONPATH", "PATH", "LANG"}
+    assert set(sandbox._environment()) == {"PYTHONPATH", "PATH", "LANG"}
 
 
 async def test_child_limits_how_many_run_and_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "MAX_WAITING", 1)
+    monkeypatch.setattr(sandbox, "MAX_WAITING", 1)
     page = pdf("a page")
     tasks = [asyncio.create_task(extract_in_child(page, "a.pdf")) for _ in range(6)]
     most = 0
@@ -80,8 +81,8 @@ async def test_child_limits_how_many_run_and_wait(monkeypatch: pytest.MonkeyPatc
         most = max(most, len(children()))
         await asyncio.sleep(0.005)
     results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert most == child.MAX_CHILDREN
-    assert {type(result) for result in results} == {child.Extracted, Overloaded}
+    assert most == sandbox.MAX_CHILDREN
+    assert {type(result) for result in results} == {Extracted, Overloaded}
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,7 @@ ENTITIES = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "bb">]><a>&b;</a>'
         (archive(word__document_xml=b"<a/>", big=BOMB), "far more"),
         (archive(word__document_xml=b"<a/>", **{f"m{i}": b"" for i in range(1001)}), "too many"),
         (with_member(word("a"), "word/document.xml", ENTITIES), "entities"),
+        (with_member(word("a"), "word/vbaProject.bin", b"macro"), "macros"),
         (with_member(word("a"), "word/document.xml", b"<not closed"), "damaged"),
         (archive(word__document_xml=b"<a/>"), "damaged"),
         (archive(readme_txt=b"hello"), "not a DOCX"),

@@ -1,0 +1,1 @@
+"""Texts to clean texts: encoding damage, invisible characters, duplicates, personal data."""
