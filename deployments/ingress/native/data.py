@@ -54,7 +54,7 @@ def data_router(services: Services) -> APIRouter:
     async def search(request: Request) -> Response:
         """Return matching chunks, best first."""
         body = await services.read(request, SearchBody)
-        results = await graph.search(body.request(), timeout_s=timeout_s)
+        results = await graph.search(body.request(), timeout_s=timeout_s, is_reranked=body.rerank)
         return json_response({"collection": body.collection, "results": results})
 
     @router.post(

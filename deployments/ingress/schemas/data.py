@@ -103,6 +103,7 @@ class SearchBody(Schema):
     mode: Literal["dense", "lexical", "hybrid"] = "hybrid"
     min_score: float | None = Field(default=None, ge=-1, le=1, description="least cosine")
     filter: Filter | None = None
+    rerank: bool = Field(default=False, description="reorder candidates by the default reranker")
     consistency: Literal["strong", "eventual"] = Field(
         default="strong", description="`eventual` may miss the last second's writes"
     )
