@@ -32,7 +32,8 @@ def dify_error(error: RagError, request_id: str | None) -> tuple[int, Headers, b
     """
     status = 403 if isinstance(error, Unauthenticated) else error.status
     code = _code(error, status)
-    log.error(
+    log.log(
+        logging.ERROR if status >= 500 else logging.WARNING,
         "request %s of Dify failed with %d (%d, %s): %s; Dify shows its user no records",
         request_id,
         status,

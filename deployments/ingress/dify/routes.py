@@ -9,9 +9,9 @@ the configured model or by late fusion (``graphs/fusion.py``). Both are in [0, 1
 of the records.
 """
 
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from deployments.errors import CollectionNotFound
 from deployments.ingress.dify.filters import filter_of
@@ -22,6 +22,7 @@ from deployments.ingress.services import Services, json_response
 from deployments.stores.content import is_collection_name
 from deployments.types import ScoredChunk, SearchRequest
 
+KnowledgeId = Annotated[str, Query(min_length=1, max_length=256, description="a collection")]
 PROBE = "health"
 ERRORS = (403, 404, 502)
 
@@ -38,7 +39,7 @@ def dify_router(services: Services) -> APIRouter:
         return json_response({"records": [_record(chunk) for chunk in chunks]})
 
     @router.get("/dify/health", **_described("difyHealth", None, DifyHealth))
-    async def health(knowledge_id: str) -> Response:
+    async def health(knowledge_id: KnowledgeId) -> Response:
         """Retrieve from a collection as Dify would, and say what came of it."""
         chunks = await _found(services, DifyRetrieval(knowledge_id=knowledge_id, query=PROBE))
         return json_response({"status": "ok", "num_records": len(chunks)})
