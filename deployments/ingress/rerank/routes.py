@@ -7,6 +7,7 @@ both. Exactly `top_n` rows come back, never fewer for a low score: clients match
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
 from deployments.ingress.generation import unknown_model
 from deployments.ingress.ids import derived_id
@@ -15,7 +16,12 @@ from deployments.ingress.openapi import REF, describe
 from deployments.ingress.rerank.order import best_first
 from deployments.ingress.rerank.tei import rerank_texts
 from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
-from deployments.ingress.schemas.responses import Reranked, RerankedText
+from deployments.ingress.schemas.responses import (
+    ErrorResponse,
+    Reranked,
+    RerankedText,
+    TeiErrorResponse,
+)
 from deployments.ingress.services import Services, json_response
 
 VERSIONS = {"/v1/rerank": "1", "/v2/rerank": "2", "/rerank": "1"}
@@ -70,12 +76,18 @@ async def _rerank_documents(
 
 
 def _described(name: str) -> dict[str, Any]:
-    described = describe(name, RerankRequest, Reranked, errors=(404, 424, 429, 422, 502))
-    bodies = [{"$ref": REF.format(model=one.__name__)} for one in (RerankRequest, TeiRerankRequest)]
-    schema = described["openapi_extra"]["requestBody"]["content"]["application/json"]["schema"]
-    schema.clear()
-    schema["anyOf"] = bodies
-    rows = {"type": "array", "items": {"$ref": REF.format(model=RerankedText.__name__)}}
-    answer = described["responses"][200]["content"]["application/json"]
-    answer["schema"] = {"anyOf": [answer["schema"], rows]}
+    described = describe(name, RerankRequest, Reranked, errors=(404, 422, 424, 429, 502))
+    request = described["openapi_extra"]["requestBody"]["content"]
+    request["application/json"]["schema"] = _any_of(RerankRequest, TeiRerankRequest)
+    for status, response in described["responses"].items():
+        failed = _any_of(ErrorResponse, TeiErrorResponse)
+        response["content"] = {"application/json": {"schema": ROWS if status == 200 else failed}}
     return described
+
+
+def _any_of(*models: type[BaseModel]) -> dict[str, Any]:
+    return {"anyOf": [{"$ref": REF.format(model=one.__name__)} for one in models]}
+
+
+ROWS = _any_of(Reranked)
+ROWS["anyOf"].append({"type": "array", "items": _any_of(RerankedText)})

@@ -82,6 +82,17 @@ class RerankRequest(Schema):
 class TeiRerankRequest(Schema):
     """TEI's body. Nothing is ever cut, so `truncate` and its direction change nothing."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "query": "What does the ferry cost?",
+                    "texts": ["Bread is baked at four.", "The ferry costs twelve dollars."],
+                }
+            ]
+        }
+    )
+
     query: Query
     texts: Annotated[list[Text], Field(max_length=MAX_DOCUMENTS), AfterValidator(_bounded)]
     raw_scores: bool | None = Field(default=None, description="logits instead of scores in [0, 1]")

@@ -185,6 +185,13 @@ class RerankedText(BaseModel):
     text: str | None = None
 
 
+class TeiErrorResponse(BaseModel):
+    """TEI's form of an error."""
+
+    error: str
+    error_type: Literal["Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty"]
+
+
 class DifyRecord(BaseModel):
     """A chunk as Dify shows it; `metadata` always names the document."""
 
