@@ -18,8 +18,8 @@ from deployments.stores.tokens import document_tokens, tokens
 
 COSINE_WEIGHT = 0.5
 """Source: `tests/bench/reranking.py`, mean reciprocal rank with the embedded model for questions in
-other words, two keywords, and three words of a passage: 1.00, 0.82, 0.99 at 0.5; 1.00, 0.84, 0.77
-at 0.8; 1.00, 0.84, 0.52 for the cosine alone."""
+other words, two words of the question, and two words of the text: 1.00, 0.82, 0.93 at 0.5; 1.00,
+0.84, 0.84 at 0.8; 1.00, 0.84, 0.68 for the cosine alone; 0.96, 0.60, 0.89 without it."""
 
 K1 = 1.2
 B = 0.75
