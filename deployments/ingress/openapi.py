@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.ingress.schemas import responses
+from deployments.ingress.schemas import compatible, responses
 from deployments.ingress.schemas.data import (
     CreateCollection,
     IndexRequest,
@@ -40,7 +40,7 @@ BODIES: tuple[type[BaseModel], ...] = (
 )
 ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
-    for model in vars(responses).values()
+    for model in (vars(responses) | vars(compatible)).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
 )
 REF = "#/components/schemas/{model}"

@@ -16,8 +16,8 @@ from fastapi import APIRouter, Query, Request, Response
 from deployments.errors import CollectionNotFound
 from deployments.ingress.dify.filters import filter_of
 from deployments.ingress.openapi import describe, json_of
+from deployments.ingress.schemas.compatible import DifyErrorResponse, DifyHealth, DifyRecords
 from deployments.ingress.schemas.dify import DifyRetrieval
-from deployments.ingress.schemas.responses import DifyErrorResponse, DifyHealth, DifyRecords
 from deployments.ingress.services import Services, json_response
 from deployments.stores.content import is_collection_name
 from deployments.types import ScoredChunk, SearchRequest

@@ -15,13 +15,9 @@ from deployments.ingress.json_body import parse, validated
 from deployments.ingress.openapi import REF, describe
 from deployments.ingress.rerank.order import best_first
 from deployments.ingress.rerank.tei import rerank_texts
+from deployments.ingress.schemas.compatible import Reranked, RerankedText, TeiErrorResponse
 from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
-from deployments.ingress.schemas.responses import (
-    ErrorResponse,
-    Reranked,
-    RerankedText,
-    TeiErrorResponse,
-)
+from deployments.ingress.schemas.responses import ErrorResponse
 from deployments.ingress.services import Services, json_response
 
 VERSIONS = {"/v1/rerank": "1", "/v2/rerank": "2", "/rerank": "1"}
