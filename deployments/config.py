@@ -7,8 +7,11 @@ section. Secrets and per-host addresses come from the environment (`Settings`) a
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIN_PAIR_TOKENS = 32
+"""A smaller limit could fail to hold one character beside a query and the special tokens."""
 
 
 class Args(BaseModel):
@@ -51,6 +54,33 @@ class EmbedderArgs(Args):
     overlap_tokens: int = Field(default=32, ge=0, le=256)
     max_batch_tokens: int = Field(default=4096, ge=16, description="padded tokens of one forward")
     max_waiting_tokens: int = Field(default=1_000_000, ge=16)
+
+
+class RerankerArgs(Args):
+    """Which cross-encoder reranks, and how pairs of query and text are cut and batched.
+
+    `source` is a local folder that holds a sequence classifier with one output.
+    """
+
+    model: str = Field(pattern=r"^[\w.:@/-]{1,128}$", description="the id that requests name")
+    engine: Literal["transformers", "fake"] = "transformers"
+    source: str = ""
+    device: str = "cpu"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    num_threads: int = Field(default=0, ge=0, le=256, description="0: every core of the host")
+    max_pair_tokens: int = Field(
+        default=0, ge=0, le=512, description="query and segment; 0: the model's own limit"
+    )
+    overlap_tokens: int = Field(default=32, ge=0, le=256)
+    max_batch_tokens: int = Field(default=4096, ge=16, description="padded tokens of one forward")
+    max_waiting_tokens: int = Field(default=1_000_000, ge=16)
+
+    @field_validator("max_pair_tokens")
+    @classmethod
+    def _holds_a_pair(cls, max_pair_tokens: int) -> int:
+        if 0 < max_pair_tokens < MIN_PAIR_TOKENS:
+            raise ValueError(f"must be 0 or at least {MIN_PAIR_TOKENS}")
+        return max_pair_tokens
 
 
 class RetrieverArgs(Args):

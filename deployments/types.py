@@ -265,7 +265,8 @@ class ScoredChunk:
     """A stored chunk and how well it matches; `text` is `document.text[start:end]`.
 
     `score` orders the results: cosine in [-1, 1] for dense, BM25 for lexical, reciprocal-rank
-    fusion for hybrid. `cosine` is given whenever a query vector was.
+    fusion for hybrid; `rerank_score`, in [0, 1], where the results were reranked. `cosine` is given
+    whenever a query vector was.
     """
 
     chunk_id: str
@@ -276,6 +277,7 @@ class ScoredChunk:
     end: int
     score: float
     cosine: float | None = None
+    rerank_score: float | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     before: tuple[Passage, ...] = ()
     after: tuple[Passage, ...] = ()
@@ -305,6 +307,14 @@ class CollectionInfo:
     num_chunks: int
     sequence: int
     created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """How well each of some texts answers a query: scores in [0, 1], in the texts' order."""
+
+    scores: tuple[float, ...]
+    num_tokens: int
 
 
 # --- metadata filters -------------------------------------------------------------------------
@@ -353,6 +363,7 @@ class Retrieval:
     top_k: int | None = None
     min_score: float | None = None
     filter: MetadataFilter | None = None
+    is_reranked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

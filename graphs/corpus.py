@@ -4,6 +4,7 @@ Vectors go from Embedder to Retriever as an un-awaited response: our code in the
 them. It does not know prompts or answers (``rag.py``).
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,14 @@ from deployments.types import (
     Document,
     EmbeddedText,
     IndexedDocument,
+    Relevance,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
     Vectors,
 )
 from graphs.handles import Deadline, call
+from graphs.reranking import Reranking, num_candidates
 
 INDEX_BATCH_CHARS = 1_000_000
 
@@ -32,10 +35,14 @@ class Corpus:
         embedding_model: str,
         embedder: DeploymentHandle[Any],
         retriever: DeploymentHandle[Any],
+        reranker: DeploymentHandle[Any] | None = None,
+        reranking_model: str | None = None,
     ) -> None:
         self._embedding_model = embedding_model
         self._embedder = plainly_pickled(embedder)
         self._retriever = plainly_pickled(retriever)
+        self._reranker = plainly_pickled(reranker) if reranker else None
+        self._reranking = Reranking(self._embedder, self._reranker, reranking_model)
         # What each question asks has its handle made once: `handle.method` makes another each time.
         self._embed = self._embedder.options(method_name="embed")
         self._dim: int | None = None
@@ -83,9 +90,25 @@ class Corpus:
             indexed += await call(stored, deadline)
         return indexed
 
-    async def search(self, request: SearchRequest, *, timeout_s: float) -> list[ScoredChunk]:
-        """Return matching chunks, best first."""
-        return await self._search(request, Deadline(timeout_s))
+    @property
+    def reranking_models(self) -> Sequence[str]:
+        """Return the ids of what can rerank, the default first."""
+        return self._reranking.models
+
+    async def rerank(
+        self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
+    ) -> Relevance:
+        """Return one score in [0, 1] per text, in order; None is the default model."""
+        return await self._reranking.rerank(query, texts, Deadline(timeout_s), model)
+
+    async def search(
+        self, request: SearchRequest, *, timeout_s: float, is_reranked: bool = False
+    ) -> list[ScoredChunk]:
+        """Return matching chunks, best first; reranked, their `score` is the `rerank_score`."""
+        deadline = Deadline(timeout_s)
+        if is_reranked:
+            return await self._search_reranked(request, deadline)
+        return await self._search(request, deadline)
 
     async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
         """Return every collection, by name."""
@@ -120,6 +143,22 @@ class Corpus:
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
         response = self._retriever.options(method_name=method).remote(*args)
         return await call(response, Deadline(timeout_s))
+
+    async def _search_reranked(
+        self, request: SearchRequest, deadline: Deadline
+    ) -> list[ScoredChunk]:
+        """Search for more than is wanted, and keep the best after reranking.
+
+        A bound on the cosine, even one that nothing is below, makes a lexical search compute it.
+        """
+        min_score = -1.0 if request.min_score is None else request.min_score
+        wanted = request.offset + request.top_k
+        wider = dataclasses.replace(
+            request, offset=0, top_k=num_candidates(wanted), min_score=min_score
+        )
+        found = await self._search(wider, deadline)
+        best = await self._reranking.best(request.query, found, wanted, deadline)
+        return best[request.offset :]
 
     async def _search(self, request: SearchRequest, deadline: Deadline) -> list[ScoredChunk]:
         is_lexical = request.mode == "lexical" and request.min_score is None

@@ -47,6 +47,14 @@ EMBEDDER: tuple[Gauge, ...] = (
         _total("num_tokens_waiting"),
     ),
 )
+RERANKER: tuple[Gauge, ...] = (
+    ("ragserve_reranker_replicas", "Reranker replicas that answer", _count),
+    (
+        "ragserve_reranker_tokens_waiting",
+        "Tokens waiting to be scored",
+        _total("num_tokens_waiting"),
+    ),
+)
 RETRIEVER: tuple[Gauge, ...] = (
     ("ragserve_retriever_replicas", "Retriever replicas that answer", _count),
     ("ragserve_retriever_collections", "Most collections in a memory", _most("num_collections")),
@@ -59,6 +67,7 @@ def cluster_metrics(
     generators: Sequence[Any],
     embedders: Sequence[Any],
     retrievers: Sequence[Any],
+    rerankers: Sequence[Any] = (),
     ingresses: Sequence[bytes],
 ) -> bytes:
     """Return the page; each argument holds one entry per replica that answered."""
@@ -66,6 +75,7 @@ def cluster_metrics(
         *_gauges(GENERATOR, generators),
         *_gauges(EMBEDDER, embedders),
         *_gauges(RETRIEVER, retrievers),
+        *_gauges(RERANKER, rerankers),
         *_added_up(ingresses),
     ]
     registry = CollectorRegistry()

@@ -15,12 +15,20 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
-from deployments.config import Args, EmbedderArgs, GeneratorArgs, IngressArgs, RetrieverArgs
+from deployments.config import (
+    Args,
+    EmbedderArgs,
+    GeneratorArgs,
+    IngressArgs,
+    RerankerArgs,
+    RetrieverArgs,
+)
 from deployments.delivery.inbox import Inbox
 from deployments.embedder import Embedder
 from deployments.errors import InvalidRequest, RagError
 from deployments.generator import Generator
 from deployments.ingress.replica import Ingress
+from deployments.reranker import Reranker
 from deployments.retriever import Retriever
 from deployments.types import (
     AnswerEvent,
@@ -68,6 +76,7 @@ class RagArgs(Args):
     generator: GeneratorArgs = GeneratorArgs()
     embedder: EmbedderArgs = EmbedderArgs()
     retriever: RetrieverArgs = RetrieverArgs()
+    reranker: RerankerArgs | None = Field(default=None, description="null: late fusion reranks")
     ingress: IngressArgs = IngressArgs()
     answer: AnswerArgs = AnswerArgs()
 
@@ -81,8 +90,10 @@ class RagGraph(Corpus):
         generator: DeploymentHandle[Any],
         embedder: DeploymentHandle[Any],
         retriever: DeploymentHandle[Any],
+        reranker: DeploymentHandle[Any] | None = None,
     ) -> None:
-        super().__init__(args.embedder.model, embedder, retriever)
+        reranking_model = args.reranker.model if args.reranker else None
+        super().__init__(args.embedder.model, embedder, retriever, reranker, reranking_model)
         self._args = args
         self._generator = plainly_pickled(generator)
         self._deliver = self._generator.options(method_name="deliver")
@@ -108,7 +119,8 @@ class RagGraph(Corpus):
         With no passage above the least score the model is not asked: the answer says so.
         """
         deadline = Deadline(timeout_s)
-        chunks = await self._search(self._passage_search(request, retrieval), deadline)
+        search = self._search_reranked if retrieval.is_reranked else self._search
+        chunks = await search(self._passage_search(request, retrieval), deadline)
         if retrieval.top_k is None:
             chunks = relevant(
                 chunks,
@@ -133,6 +145,8 @@ class RagGraph(Corpus):
             "embedder": self._embedder.stats,
             "retriever": self._retriever.stats,
         }
+        if self._reranker is not None:
+            parts["reranker"] = self._reranker.stats
         deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
         calls = [call(method.remote(), deadline) for method in parts.values()]
         answers = await asyncio.gather(*calls, return_exceptions=True)
@@ -145,10 +159,12 @@ class RagGraph(Corpus):
         """Return the cluster's metrics in Prometheus' text format."""
         deadline = Deadline(timeout_s)
         ingress = serve.get_deployment_handle("Ingress", serve.get_replica_context().app_name)
+        reranker = self._reranker
         return cluster_metrics(
             generators=await call_all(self._generator, "stats", deadline),
             embedders=await call_all(self._embedder, "stats", deadline),
             retrievers=await call_all(self._retriever, "stats", deadline),
+            rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
             ingresses=await call_all(ingress, "metrics", deadline),
         )
 
@@ -205,6 +221,9 @@ def _question(request: GenerationRequest) -> str:
 
 def build(args: RagArgs) -> Application:
     """Compose the application; how much of each part runs is said in the YAML's `deployments`."""
+    optional = {}
+    if args.reranker is not None:
+        optional["reranker"] = _deployment(Reranker).bind(args.reranker)
     return _deployment(Ingress).bind(
         args.ingress,
         RagGraph,
@@ -212,6 +231,7 @@ def build(args: RagArgs) -> Application:
         generator=_deployment(Generator).bind(args.generator),
         embedder=_deployment(Embedder).bind(args.embedder),
         retriever=_deployment(Retriever).bind(args.retriever),
+        **optional,
     )
 
 

@@ -8,15 +8,12 @@ from starlette.exceptions import HTTPException
 
 from deployments.config import IngressArgs
 from deployments.errors import RagError
-from deployments.ingress.asgi import App
+from deployments.ingress.asgi import App, path_of
 from deployments.ingress.auth import KeyVerifier
+from deployments.ingress.dify.routes import dify_router
 from deployments.ingress.docs import docs_router
-from deployments.ingress.errors import (
-    error_body,
-    error_headers,
-    from_http_exception,
-    from_parameters,
-)
+from deployments.ingress.errors import from_http_exception, from_parameters
+from deployments.ingress.failure import failure_of
 from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
 from deployments.ingress.metrics import Metrics
@@ -30,6 +27,7 @@ from deployments.ingress.openai.completions import completions_router
 from deployments.ingress.openai.embeddings import embeddings_router
 from deployments.ingress.openai.models import models_router
 from deployments.ingress.openapi import openapi_of
+from deployments.ingress.rerank.routes import rerank_router
 from deployments.ingress.services import Extract, MetricsSource, Services
 
 DESCRIPTION = (
@@ -45,6 +43,8 @@ ROUTERS = (
     chat_router,
     completions_router,
     embeddings_router,
+    rerank_router,
+    dify_router,
     models_router,
     operations_router,
 )
@@ -124,8 +124,9 @@ async def _unexpected(request: Request, exc: Exception) -> Response:
 
 
 def _response(error: RagError, request: Request, exc: HTTPException | None = None) -> Response:
-    response = Response(error_body(error, request.state.request_id), error.status)
-    response.raw_headers.extend(error_headers(error))
+    status, headers, body = failure_of(error, request.state.request_id, path_of(request.scope))
+    response = Response(body, status)
+    response.raw_headers.extend(headers)
     if exc is not None and exc.headers and "Allow" in exc.headers:
         response.headers["Allow"] = exc.headers["Allow"]
     return response

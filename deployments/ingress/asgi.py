@@ -24,6 +24,12 @@ def header(scope: Scope, name: bytes) -> str:
     return values[0].decode("latin-1") if len(values) == 1 else ""
 
 
+def path_of(scope: Scope) -> str:
+    """Return the path below the prefix that the application is mounted at."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
 class Exchange:
     """The response of one request on its way out: adds our headers, remembers how far it got.
 

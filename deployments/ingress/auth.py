@@ -10,6 +10,10 @@ from deployments.stores.keys import KeyStore
 MAX_KEY_CHARS = 256
 
 
+class NoBearer(Unauthenticated):
+    """The request has no usable `Authorization` header."""
+
+
 class Key(Protocol):
     """A verified key."""
 
@@ -50,10 +54,10 @@ def bearer_of(scope: Scope) -> str:
     """Return the bearer token of a request.
 
     Raises:
-        Unauthenticated: there is no usable `Authorization` header.
+        NoBearer: there is no usable `Authorization` header.
     """
     scheme, _, token = header(scope, b"authorization").partition(" ")
     token = token.strip()
     if scheme.lower() != "bearer" or not token or len(token) > MAX_KEY_CHARS:
-        raise Unauthenticated("send your key in the header `Authorization: Bearer <key>`")
+        raise NoBearer("send your key in the header `Authorization: Bearer <key>`")
     return token

@@ -8,10 +8,10 @@ import time
 
 from deployments.config import IngressArgs
 from deployments.errors import Overloaded, RagError
-from deployments.ingress.asgi import App, Exchange, Receive, Scope, Send, header
+from deployments.ingress.asgi import App, Exchange, Receive, Scope, Send, header, path_of
 from deployments.ingress.auth import KeyVerifier, bearer_of
 from deployments.ingress.body import BodyReader, ClientGone, call_while_connected
-from deployments.ingress.errors import error_body, error_headers
+from deployments.ingress.failure import failure_of
 from deployments.ingress.faults import log_fault
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
 from deployments.stores.ids import new_id
@@ -59,10 +59,10 @@ class Gate:
         except ClientGone:
             exchange.status = CLIENT_GONE
         except RagError as exc:
-            await _refuse(exc, exchange)
+            await _refuse(exc, exchange, scope)
         except Exception as exc:  # the last line: an error object instead of a traceback
             log_fault(exc, exchange.request_id)
-            await _refuse(RagError(), exchange)
+            await _refuse(RagError(), exchange, scope)
         finally:
             duration_s = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
@@ -77,7 +77,7 @@ class Gate:
         return Exchange(send, new_id("req"), is_id_echoed=False)
 
     async def _admit(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = path_of(scope)
         if path in PUBLIC or path.startswith(PUBLIC_PREFIX):
             await call_while_connected(self._app, scope, receive, exchange, b"")
             return
@@ -100,12 +100,12 @@ class Gate:
             self._bodies.release(len(body))
 
 
-async def _refuse(error: RagError, exchange: Exchange) -> None:
+async def _refuse(error: RagError, exchange: Exchange, scope: Scope) -> None:
     """Send the error object, unless a response is already on its way: that one stays cut."""
     if exchange.status:
         return
-    body = error_body(error, exchange.request_id)
-    headers = [*error_headers(error), (b"content-length", str(len(body)).encode())]
-    start = {"type": "http.response.start", "status": error.status, "headers": headers}
+    status, headers, body = failure_of(error, exchange.request_id, path_of(scope))
+    headers.append((b"content-length", str(len(body)).encode()))
+    start = {"type": "http.response.start", "status": status, "headers": headers}
     await exchange.send(start)
     await exchange.send({"type": "http.response.body", "body": body, "more_body": False})

@@ -10,6 +10,7 @@ from deployments.types import (
     EmbeddedText,
     GenerationRequest,
     IndexedDocument,
+    Relevance,
     Retrieval,
     ScoredChunk,
     SearchRequest,
@@ -32,6 +33,11 @@ class Graph(Protocol):
     @property
     def embedding_models(self) -> Sequence[str]:
         """Return the ids of the loaded embedding models, the default one first."""
+        ...
+
+    @property
+    def reranking_models(self) -> Sequence[str]:
+        """Return the ids of what can rerank, the default first."""
         ...
 
     def generate(
@@ -66,8 +72,16 @@ class Graph(Protocol):
         """Segment, embed and store documents; the next search of any replica sees them."""
         ...
 
-    async def search(self, request: SearchRequest, *, timeout_s: float) -> list[ScoredChunk]:
-        """Return matching chunks, best first."""
+    async def search(
+        self, request: SearchRequest, *, timeout_s: float, is_reranked: bool = False
+    ) -> list[ScoredChunk]:
+        """Return matching chunks, best first; reranked, their `score` is the `rerank_score`."""
+        ...
+
+    async def rerank(
+        self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
+    ) -> Relevance:
+        """Return one score in [0, 1] per text, in order; None is the default model."""
         ...
 
     async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:

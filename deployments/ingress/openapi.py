@@ -11,33 +11,38 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.ingress.schemas import cleaned, responses
+from deployments.ingress.schemas import cleaned, compatible, responses
 from deployments.ingress.schemas.cleaning import CleanRequest
 from deployments.ingress.schemas.data import (
     CreateCollection,
     IndexRequest,
-    SearchBody,
     VectorizeRequest,
 )
+from deployments.ingress.schemas.dify import DifyRetrieval
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
 from deployments.ingress.schemas.native import InferenceRequest
 from deployments.ingress.schemas.openai import ChatCompletionRequest, CompletionRequest
+from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
 from deployments.ingress.schemas.responses import ErrorResponse
+from deployments.ingress.schemas.search import SearchBody
 
 BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
     CleanRequest,
     CompletionRequest,
     CreateCollection,
+    DifyRetrieval,
     EmbeddingRequest,
     IndexRequest,
     InferenceRequest,
+    RerankRequest,
     SearchBody,
+    TeiRerankRequest,
     VectorizeRequest,
 )
 ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
-    for model in (*vars(responses).values(), *vars(cleaned).values())
+    for model in (vars(responses) | vars(cleaned) | vars(compatible)).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
 )
 REF = "#/components/schemas/{model}"
@@ -45,10 +50,13 @@ KEY = {"type": "http", "scheme": "bearer", "description": "A key of this install
 ERRORS = {
     400: "The request is malformed or asks for what cannot be done",
     401: "No valid key came with the request",
+    403: "No valid key came with the request (Dify's form)",
     404: "The named thing does not exist",
     409: "The thing exists already",
     413: "The body or a document is too large",
     422: "A file could not be turned into text",
+    424: "The model failed (TEI's form)",
+    429: "Everything is busy (TEI's form)",
     500: "Our fault",
     502: "A model's replica was lost; safe to retry",
     503: "Everything is busy, or the database does not answer; retry later",

@@ -70,10 +70,10 @@ class Ingress:
         )
         return indexed
 
-    async def search(self, request: SearchRequest) -> list[ScoredChunk]:
+    async def search(self, request: SearchRequest, is_reranked: bool = False) -> list[ScoredChunk]:
         """Return matching chunks, best first, to a caller with a handle."""
         chunks: list[ScoredChunk] = await self._graph.search(
-            request, timeout_s=self._args.request_timeout_s
+            request, timeout_s=self._args.request_timeout_s, is_reranked=is_reranked
         )
         return chunks
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 APPLICATIONS = [
     ROOT / "serve_config.yaml",
     ROOT / "configs/fake.yaml",
+    ROOT / "configs/rerank.yaml",
     ROOT / "tests/chaos/slow_fake.yaml",
 ]
 
@@ -21,18 +22,20 @@ APPLICATIONS = [
 def test_configuration_is_valid(path: Path) -> None:
     config = load_config(path)
     (application,) = config["applications"]
-    RagArgs.model_validate(application["args"])
+    args = RagArgs.model_validate(application["args"])
     for deployment in application["deployments"]:
         has_scale = {"num_replicas", "autoscaling_config"} & deployment.keys()
         assert has_scale, deployment["name"]
         assert deployment["max_queued_requests"] > 0, "an unbounded queue"
         assert deployment["max_surge_percent"] == 100, "a rollout of one replica would be an outage"
     names = {deployment["name"] for deployment in application["deployments"]}
-    assert names == {"Ingress", "Generator", "Embedder", "Retriever"}
+    optional = {"Reranker"} if args.reranker else set()
+    assert names == {"Ingress", "Generator", "Embedder", "Retriever"} | optional
 
 
-def test_default_application_scales_every_deployment() -> None:
-    config = yaml.safe_load((ROOT / "serve_config.yaml").read_text())
+@pytest.mark.parametrize("name", ["serve_config.yaml", "configs/rerank.yaml"])
+def test_default_application_scales_every_deployment(name: str) -> None:
+    config = yaml.safe_load((ROOT / name).read_text())
     for deployment in config["applications"][0]["deployments"]:
         scaling = deployment["autoscaling_config"]
         assert 1 <= scaling["min_replicas"] < scaling["max_replicas"], deployment["name"]
@@ -45,6 +48,8 @@ def test_default_application_scales_every_deployment() -> None:
         {"answer": {"top_k": 0}},
         {"generator": {"engine": "no-such"}},
         {"generator": {"num_threads": -1}},
+        {"reranker": {}},
+        {"reranker": {"model": "m", "max_pair_tokens": 8}},
         {"ingress": {"unknown": 1}},
     ],
 )

@@ -44,7 +44,7 @@ class _Job:
 
     def fail(self) -> None:
         if not self.result.done():
-            self.result.set_exception(EngineFailed("the embedding model failed on this batch"))
+            self.result.set_exception(EngineFailed("the model failed on this batch"))
 
 
 _Batch = list[tuple[_Job, int]]
@@ -89,7 +89,7 @@ class TokenBatcher:
             Overloaded: try again after a second.
         """
         if self._num_waiting and self._num_waiting + num_tokens > self._max_waiting_tokens:
-            error = Overloaded("too many texts are waiting to be embedded")
+            error = Overloaded("too many texts are waiting for the model")
             error.retry_after_s = 1
             raise error
 
@@ -103,7 +103,7 @@ class TokenBatcher:
             EngineFailed: the model failed on a batch with these sequences, or was stopped.
         """
         if self._task.done():
-            raise EngineFailed("the embedding engine has stopped")
+            raise EngineFailed("the engine has stopped")
         self.admit(num_tokens := sum(map(len, sequences)))
         job = _Job(sequences, asyncio.get_running_loop().create_future())
         self._jobs.append(job)

@@ -16,8 +16,9 @@ from deployments.ingress.native.documents import DocumentReader, Failure, from_f
 from deployments.ingress.native.files import read_body
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.cleaning import CleaningOptions
-from deployments.ingress.schemas.data import IndexRequest, SearchBody, VectorizeRequest
+from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.responses import IndexResult, SearchResult, Vectorized
+from deployments.ingress.schemas.search import SearchBody
 from deployments.ingress.services import Services, json_response
 from deployments.types import EmbeddedText, ScoredChunk
 
@@ -67,7 +68,7 @@ def data_router(services: Services) -> APIRouter:
         hybrid mode's end with the `candidates` that it fused.
         """
         body = await services.read(request, SearchBody)
-        chunks = await graph.search(body.request(), timeout_s=timeout_s)
+        chunks = await graph.search(body.request(), timeout_s=timeout_s, is_reranked=body.rerank)
         results = [result_of(chunk, body) for chunk in chunks]
         return json_response({"collection": body.collection, "results": results})
 

@@ -23,12 +23,12 @@ def models_router(services: Services) -> APIRouter:
     graph, timeout_s = services.graph, services.args.request_timeout_s
 
     def loaded() -> list[dict[str, Any]]:
-        ids = [*graph.generation_models, *graph.embedding_models]
+        ids = [*graph.generation_models, *graph.embedding_models, *graph.reranking_models]
         return [_model(one, loaded_at) for one in ids]
 
     @router.get("/v1/models", **describe("listModels", None, ModelList))
     async def list_models() -> Response:
-        """List generation models, embedding models, and `rag/<collection>` for each collection."""
+        """List the models that generate, embed and rerank, and `rag/<collection>` for each."""
         collections = await graph.collections(timeout_s=timeout_s)
         data = [*loaded(), *map(_collection_model, collections)]
         return json_response({"object": "list", "data": data, "has_more": False})

@@ -151,6 +151,7 @@ class Chunk(BaseModel):
     end: int
     score: float
     cosine: float | None
+    rerank_score: float | None
     metadata: dict[str, Any]
     before: list[Neighbor] | None = Field(None, description="with `neighbors`; nearest last")
     after: list[Neighbor] | None = Field(None, description="with `neighbors`; nearest first")

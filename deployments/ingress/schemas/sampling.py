@@ -98,10 +98,13 @@ class RetrievalOptions(Schema):
     top_k: int | None = Field(default=None, ge=1, le=100)
     min_score: float | None = Field(default=None, ge=-1, le=1, description="least cosine")
     filter: Filter = None
+    rerank: bool | None = Field(default=None, description="reorder candidates before the best")
 
     def retrieval(self) -> Retrieval:
         """Return the graph's form."""
-        return Retrieval(self.collection, self.top_k, self.min_score, self.filter)
+        return Retrieval(
+            self.collection, self.top_k, self.min_score, self.filter, bool(self.rerank)
+        )
 
 
 class Sampling(Schema):

@@ -133,3 +133,14 @@ def test_filter_bounds_an_answers_sources(stored: Any) -> None:
     only = Retrieval("docs", min_score=-1.0, top_k=5, filter=Condition("_id", "eq", "ferry"))
     events = answer(stored, ask("What does Golden Crumb sell?"), only)
     assert [chunk.document_id for chunk in events[1].chunks] == ["ferry"]
+
+
+def test_reranked_pages_follow_each_other(stored: Any) -> None:
+    def find(**options: Any) -> list[str]:
+        request = SearchRequest(collection="docs", query="ferry to Skarro", **options)
+        hits = stored.search.remote(request, is_reranked=True).result(timeout_s=30)
+        return [hit.document_id for hit in hits]
+
+    both = find(top_k=2)
+    assert len(set(both)) == 2
+    assert find(top_k=1) + find(top_k=1, offset=1) == both

@@ -1,6 +1,7 @@
 """A deterministic graph in memory: echoes prompts, embeds by hashing, searches by shared words."""
 
 import asyncio
+import dataclasses
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 
@@ -22,6 +23,7 @@ from deployments.types import (
     GenerationRequest,
     IndexedDocument,
     PromptAccepted,
+    Relevance,
     Retrieval,
     ScoredChunk,
     SearchRequest,
@@ -41,11 +43,13 @@ class FakeGraph:
 
     generation_models = ("fake-model", "second-model")
     embedding_models = ("fake-embedder",)
+    reranking_models = ("fake-reranker", "late-fusion")
 
     def __init__(self) -> None:
         self.stored: dict[str, dict[str, Document]] = {}
         self.requests: list[GenerationRequest] = []
         self.searches: list[SearchRequest] = []
+        self.reranks: list[tuple[str, list[str], str | None]] = []
         self.retrievals: list[Retrieval] = []
         self.overlaps: list[int | None] = []
         self.error: BaseException | None = None
@@ -146,7 +150,28 @@ class FakeGraph:
             results.append(IndexedDocument(document.id, status, 1))
         return results
 
-    async def search(self, request: SearchRequest, *, timeout_s: float) -> list[ScoredChunk]:
+    async def rerank(
+        self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
+    ) -> Relevance:
+        """Score texts by the share of their words that the query has."""
+        self._fail()
+        self.reranks.append((query, list(texts), model))
+        return Relevance(tuple(_share(query, text) for text in texts), len(texts) * 3)
+
+    async def search(
+        self, request: SearchRequest, *, timeout_s: float, is_reranked: bool = False
+    ) -> list[ScoredChunk]:
+        found = await self._search(request)
+        if not is_reranked:
+            return found
+        scores = (await self.rerank(request.query, [c.text for c in found], timeout_s=1)).scores
+        scored = [
+            dataclasses.replace(chunk, score=score, rerank_score=score)
+            for chunk, score in zip(found, scores, strict=True)
+        ]
+        return sorted(scored, key=lambda chunk: -chunk.score)
+
+    async def _search(self, request: SearchRequest) -> list[ScoredChunk]:
         self._fail()
         self.searches.append(request)
         return [
@@ -221,6 +246,11 @@ class FakeGraph:
             sequence=len(self.stored[name]),
             created_at=NOW,
         )
+
+
+def _share(query: str, text: str) -> float:
+    words = text.lower().split()
+    return sum(word in query.lower().split() for word in words) / len(words) if words else 0.0
 
 
 def _vector(text: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":

@@ -175,12 +175,22 @@ async def test_search_returns_whole_chunks(client: httpx.AsyncClient, graph: Fak
         "end": 9,
         "score": 0.5,
         "cosine": 0.5,
+        "rerank_score": None,
         "metadata": {"a": 1},
     }
     assert body == {"collection": "docs", "results": [chunk]}
     [search] = graph.searches
     assert (search.top_k, search.mode, search.min_score) == (3, "dense", 0.2)
     assert (search.filter, search.is_eventual) == (Condition("a", "gte", 1), True)
+
+
+async def test_search_reranks_when_asked(client: httpx.AsyncClient) -> None:
+    await index(client, {"id": "a", "text": "the ferry"}, {"id": "b", "text": "ferry"})
+    asked = {"collection": "docs", "query": "ferry", "rerank": True}
+    results = (await client.post("/v1/data/search", json=asked)).json()["results"]
+    assert [one["document_id"] for one in results] == ["b", "a"]
+    assert [one["rerank_score"] for one in results] == [1.0, 0.5]
+    assert [one["score"] for one in results] == [1.0, 0.5]
 
 
 @pytest.mark.parametrize(
@@ -193,7 +203,7 @@ async def test_search_returns_whole_chunks(client: httpx.AsyncClient, graph: Fak
         ({"mode": "magic"}, "mode"),
         ({"min_score": 2}, "min_score"),
         ({"vector": [0.1]}, "vector"),
-        ({"rerank": True}, "rerank"),
+        ({"rerank": 1}, "rerank"),
         ({"collection": "../x"}, "collection"),
         ({"filter": {"field": "a", "op": "eq", "value": "\x00"}}, "filter"),
         ({"filter": {"field": "a", "op": "in", "value": list(range(2000))}}, "filter"),

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from deployments.ingress.schemas.data import SearchBody
+from deployments.ingress.schemas.search import SearchBody
 from deployments.types import AllOf, AnyOf, Condition, MetadataFilter, Not
 
 A = {"field": "a", "op": "eq", "value": 1}

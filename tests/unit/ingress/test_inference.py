@@ -73,6 +73,9 @@ async def test_inference_model_and_retrieval_must_agree(
     same = await infer(client, model="rag/docs", retrieval={"collection": "docs", "top_k": 4})
     assert same.status_code == 200
     assert graph.retrievals[-1].top_k == 4
+    assert graph.retrievals[-1].is_reranked is False
+    await infer(client, retrieval={"collection": "docs", "rerank": True})
+    assert graph.retrievals[-1].is_reranked is True
     missing = await infer(client, retrieval={"collection": "missing"})
     assert missing.json()["error"]["code"] == "collection_not_found"
     assert missing.json()["error"]["param"] == "retrieval.collection"

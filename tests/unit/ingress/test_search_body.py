@@ -95,3 +95,15 @@ async def test_filter_nested_1000_deep_is_refused(client: httpx.AsyncClient):
     response = await client.post("/v1/data/search", content=content)
     assert response.status_code == 400
     assert "nested deeper" in response.json()["error"]["message"]
+
+
+async def test_rerank_needs_words_and_reaches_so_far(client: httpx.AsyncClient):
+    for body, param in (
+        ({"vector": [1.0, 0.0], "mode": "dense"}, "rerank"),
+        ({"query": "x", "offset": 95, "top_k": 10}, "offset"),
+    ):
+        response = await client.post(
+            "/v1/data/search", json={"collection": "docs", "rerank": True, **body}
+        )
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == param
