@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ray.serve.handle import DeploymentHandle
 
-from deployments.types import EmbeddedText, Relevance, ScoredChunk, Vectors
+from deployments.types import MAX_RERANKED, EmbeddedText, Relevance, ScoredChunk, Vectors
 from graphs.fusion import fused
 from graphs.handles import Deadline, call
 
@@ -19,12 +19,11 @@ LATE_FUSION = "late-fusion"
 """The model id of late fusion, which every installation has."""
 
 CANDIDATES_PER_RESULT = 4
-MAX_CANDIDATES = 100
 
 
 def num_candidates(top_k: int) -> int:
     """Return how many chunks are reranked so that the best `top_k` are kept."""
-    return max(top_k, min(CANDIDATES_PER_RESULT * top_k, MAX_CANDIDATES))
+    return max(top_k, min(CANDIDATES_PER_RESULT * top_k, MAX_RERANKED))
 
 
 class Reranking:

@@ -35,6 +35,7 @@ from deployments.types.generation import (
     TokenLogprob,
 )
 from deployments.types.retrieval import (
+    MAX_RERANKED,
     CollectionInfo,
     Document,
     EmbeddedText,
@@ -50,6 +51,7 @@ from deployments.types.retrieval import (
 )
 
 __all__ = [
+    "MAX_RERANKED",
     "AllOf",
     "AnswerEvent",
     "AnyOf",

@@ -13,6 +13,9 @@ Vectors = NDArray[np.float32]
 
 SearchMode = Literal["dense", "lexical", "hybrid"]
 
+MAX_RERANKED = 100
+"""Most chunks that one search reranks."""
+
 
 @dataclass(frozen=True, slots=True)
 class Segment:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from deployments import embedder as module
+from deployments import batched_replica as module
 from deployments.config import EmbedderArgs
 from deployments.embedder import Embedder
 from deployments.engines.embedding.fake import FakeEmbedder

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 from pydantic import ValidationError
 
-from deployments import reranker as module
+from deployments import batched_replica as module
 from deployments.config import RerankerArgs
 from deployments.engines.reranking.fake import FakeReranker
 from deployments.errors import EngineFailed, Overloaded

@@ -8,10 +8,7 @@ from deployments.ingress.schemas.base import CollectionName, Schema
 from deployments.ingress.schemas.data import Query, Vector
 from deployments.ingress.schemas.filters import Filter
 from deployments.stores.content import invalid
-from deployments.types import SearchRequest
-
-MAX_RERANKED = 100
-"""As many as the graph reranks (``graphs/reranking.py``)."""
+from deployments.types import MAX_RERANKED, SearchRequest
 
 
 class Weights(Schema):

@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deployments.embedder import EmbedderStats
+from deployments.batched_replica import BatchedStats
 from deployments.retriever import RetrieverStats
 from deployments.types import EngineStats
 from graphs.metrics import cluster_metrics
@@ -30,7 +30,7 @@ def samples(page: bytes) -> dict[str, float]:
 def test_counters_of_all_replicas_are_added_up() -> None:
     page = cluster_metrics(
         generators=[EngineStats(2, 1, 10.0, 0.5), EngineStats(3, 0, 5.0, 0.25)],
-        embedders=[EmbedderStats(7), EmbedderStats(3)],
+        embedders=[BatchedStats(7), BatchedStats(3)],
         retrievers=[RetrieverStats(1, 10, 100), RetrieverStats(2, 8, 80)],
         ingresses=[page_of_one_ingress(2), page_of_one_ingress(5)],
     )
