@@ -22,6 +22,7 @@ from deployments.stores.migrations import migrate
 from deployments.stores.search import Searcher
 from deployments.types import (
     CollectionInfo,
+    CollectionSettings,
     Document,
     EmbeddedText,
     IndexedDocument,
@@ -114,13 +115,9 @@ class Retriever:
         """Return one collection; raises CollectionNotFound."""
         return await self._read(lambda: self._collections.get(name))
 
-    async def create_collection(
-        self, name: str, description: str, embedding_model: str, dim: int
-    ) -> CollectionInfo:
+    async def create_collection(self, name: str, settings: CollectionSettings) -> CollectionInfo:
         """Create an empty collection; raises Conflict when the name is taken."""
-        return await self._write(
-            lambda: self._collections.create(name, description, embedding_model, dim)
-        )
+        return await self._write(lambda: self._collections.create(name, settings))
 
     async def delete_collection(self, name: str) -> None:
         """Delete a collection with all its documents; raises CollectionNotFound."""

@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.types import (
     CollectionInfo,
+    CollectionSettings,
     Document,
     EmbeddedText,
     IndexedDocument,
@@ -118,9 +119,12 @@ class Corpus:
         self, name: str, description: str, *, timeout_s: float
     ) -> CollectionInfo:
         """Create a collection; raises Conflict when the name is taken."""
-        dim = await self.dim(timeout_s=timeout_s)
-        model = self._embedding_model
-        return await self._retrieve("create_collection", timeout_s, name, description, model, dim)
+        settings = CollectionSettings(
+            description=description,
+            embedding_model=self._embedding_model,
+            dim=await self.dim(timeout_s=timeout_s),
+        )
+        return await self._retrieve("create_collection", timeout_s, name, settings)
 
     async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
         """Return one collection."""

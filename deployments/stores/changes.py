@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select, t
 from deployments.stores import schema
 from deployments.stores.collections import not_found
 from deployments.stores.content import BUILT_IN, is_collection_name
-from deployments.types import Vectors
+from deployments.types import IndexSettings, Metric, Vectors
 
 MAX_ROWS = 2000
 """Chunks per batch: 3 MB of vectors at 384 dimensions, and their texts."""
@@ -27,9 +27,11 @@ Rows = Sequence[Row[*tuple[Any, ...]]]
 Ask = Callable[[Select[Any], Mapping[str, Any]], Iterable[Any]]
 """Returns a statement's rows: `Database.rows`, or `Connection.execute` of a transaction."""
 
-HEAD = select(*schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"]).where(
-    schema.collections.c.name == bindparam("name")
-)
+HEAD = select(
+    *schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"],
+    *schema.collections.c["metric", "epoch"],
+    cast(schema.collections.c.index_settings, Text),
+).where(schema.collections.c.name == bindparam("name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,9 @@ class Head:
     log_start: int
     dim: int
     embedding_model: str
+    metric: Metric = "cosine"
+    epoch: int = 0
+    index: IndexSettings = field(default_factory=IndexSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ def head(ask: Ask, collection: str) -> Head:
     """Return where a collection's log stands; raises CollectionNotFound."""
     rows = ask(HEAD, {"name": collection}) if is_collection_name(collection) else ()
     for row in rows:
-        return Head(*row)
+        found: Head = Head(*row)
+        return replace(found, index=IndexSettings(**json.loads(row[-1])))
     raise not_found(collection)
 
 

@@ -1,5 +1,6 @@
 """Collections: their names, settings and sizes. Documents and the log are their neighbours'."""
 
+import dataclasses
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, delete, func, insert, select
@@ -10,7 +11,7 @@ from deployments.stores import schema
 from deployments.stores.content import check_collection_name, check_text, is_collection_name
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
-from deployments.types import CollectionInfo
+from deployments.types import CollectionInfo, CollectionSettings, IndexSettings
 
 
 class CollectionStore:
@@ -19,7 +20,7 @@ class CollectionStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, name: str, description: str, embedding_model: str, dim: int) -> CollectionInfo:
+    def create(self, name: str, settings: CollectionSettings) -> CollectionInfo:
         """Create an empty collection.
 
         Raises:
@@ -27,9 +28,9 @@ class CollectionStore:
             Conflict: the name is taken.
         """
         check_collection_name(name)
-        check_text(description, "description")
+        check_text(settings.description, "description")
         with self._database.write() as connection:
-            if not insert_collection(connection, name, description, embedding_model, dim):
+            if not insert_collection(connection, name, settings):
                 raise Conflict(f"collection {name} exists")
             return _info(connection.execute(_infos(name)).one())
 
@@ -54,16 +55,17 @@ class CollectionStore:
             connection.execute(delete(table).where(table.c.id == collection_id))
 
 
-def insert_collection(
-    connection: Connection, name: str, description: str, embedding_model: str, dim: int
-) -> bool:
+def insert_collection(connection: Connection, name: str, settings: CollectionSettings) -> bool:
     """Insert a collection's row; return False when the name is taken."""
     row = {
         "id": new_id("col"),
         "name": name,
-        "description": description,
-        "embedding_model": embedding_model,
-        "dim": dim,
+        "description": settings.description,
+        "embedding_model": settings.embedding_model,
+        "dim": settings.dim,
+        "metric": settings.metric,
+        "index_settings": dataclasses.asdict(settings.index),
+        "default_metadata": settings.default_metadata,
         "sequence": 0,
         "next_chunk_number": 0,
         "log_start": 0,
@@ -115,6 +117,7 @@ def _infos(name: str | None = None) -> Select[Any]:
             table.c.description,
             table.c.embedding_model,
             table.c.dim,
+            *table.c["metric", "index_settings", "default_metadata"],
             func.coalesce(sizes.c.num_documents, 0).label("num_documents"),
             func.coalesce(sizes.c.num_chunks, 0).label("num_chunks"),
             table.c.sequence,
@@ -127,4 +130,6 @@ def _infos(name: str | None = None) -> Select[Any]:
 
 
 def _info(row: Row[Any]) -> CollectionInfo:
-    return CollectionInfo(**row._asdict())
+    values = row._asdict()
+    index = IndexSettings(**values.pop("index_settings"))
+    return CollectionInfo(index=index, **values)

@@ -58,6 +58,8 @@ def check_documents(documents: Sequence[Document]) -> None:
         check_text(document.text, "text")
         check_text(document.title, "title")
         _check_metadata(document.metadata)
+        if document.subject is not None and not is_document_id(document.subject):
+            raise invalid(f"a subject must be 1 to {MAX_ID_LENGTH} characters", "subject")
     if len({document.id for document in documents}) < len(documents):
         raise invalid("a document's id may appear only once per call", "id")
 
@@ -82,8 +84,10 @@ def _check_scalar(value: object) -> None:
 
 
 def content_hash(document: Document) -> bytes:
-    """Return 32 bytes that are equal when text, title, metadata and brought vectors are."""
-    content = [document.title, document.text, document.metadata]
+    """Return 32 bytes that are equal when text, title, metadata, subject and own vectors are."""
+    content: list[Any] = [document.title, document.text, document.metadata]
+    if document.subject is not None:
+        content.append(document.subject)
     canonical = json.dumps(content, ensure_ascii=True, sort_keys=True, allow_nan=False)
     digest = hashlib.blake2b(canonical.encode("ascii"), digest_size=32)
     if document.embedded is not None:

@@ -151,8 +151,12 @@ class Database:
 
     @contextmanager
     def migration(self) -> Iterator[Connection]:
-        """Open a write transaction that only one process at a time can hold."""
-        with self.write() as connection:
+        """Open a write transaction that only one process at a time can hold.
+
+        SQLite alters a table by replacing it, so references are not enforced meanwhile.
+        """
+        engine = self._writes.execution_options(sqlite_foreign_keys="OFF")
+        with translated(), engine.begin() as connection:
             if not self.is_sqlite:
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
@@ -242,4 +246,6 @@ def _enable_wal(connection: sqlite3.Connection) -> None:
 
 def _on_sqlite_begin(connection: Connection) -> None:
     options = connection.get_execution_options()
+    enforced = options.get("sqlite_foreign_keys", "ON")
+    connection.exec_driver_sql(f"PRAGMA foreign_keys={enforced}")  # no effect in a transaction
     connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN"))

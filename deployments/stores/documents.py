@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 
 from deployments.errors import Conflict, DocumentNotFound, EngineFailed
 from deployments.stores import schema
+from deployments.stores.buckets import bucket_of
 from deployments.stores.collections import find_collection, insert_collection, require_collection
 from deployments.stores.content import (
     check_collection_name,
@@ -17,7 +18,13 @@ from deployments.stores.content import (
 )
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
-from deployments.types import Document, EmbeddedText, IndexedDocument, StoredDocument
+from deployments.types import (
+    CollectionSettings,
+    Document,
+    EmbeddedText,
+    IndexedDocument,
+    StoredDocument,
+)
 
 LOG_LENGTH = 10_000
 """Transactions whose removals the log keeps; a replica that missed more loads anew."""
@@ -62,7 +69,8 @@ class DocumentStore:
         dim = _check_embedded(documents, embedded)
         with self._database.write() as connection:
             if find_collection(connection, collection) is None:
-                insert_collection(connection, collection, "", embedding_model, dim)
+                settings = CollectionSettings(embedding_model=embedding_model, dim=dim)
+                insert_collection(connection, collection, settings)
             row = require_collection(connection, collection, lock=True)
             if (row.embedding_model, row.dim) != (embedding_model, dim):
                 raise Conflict(f"collection {collection!r} holds another embedding model's vectors")
@@ -90,7 +98,9 @@ class DocumentStore:
                 row = connection.execute(statement).one_or_none()
         if row is None:
             raise DocumentNotFound("the collection holds no document with this id")
-        document = Document(id=row.id, text=row.text, title=row.title, metadata=row.metadata)
+        document = Document(
+            id=row.id, text=row.text, title=row.title, metadata=row.metadata, subject=row.subject
+        )
         return StoredDocument(document, row.num_chunks, row.created_at, row.updated_at)
 
     def delete(self, collection: str, document_id: str) -> None:
@@ -166,6 +176,7 @@ class _Write:
             "text": document.text,
             "metadata": document.metadata,
             "content_hash": digest,
+            "subject": document.subject,
             "num_chunks": len(embedded.segments),
             "updated_at": self._time,
         }
@@ -215,6 +226,7 @@ class _Write:
         )
 
     def _add_chunks(self, document: Document, embedded: EmbeddedText) -> None:
+        bucket = bucket_of(document.id)
         for segment, vector in zip(embedded.segments, embedded.vectors, strict=True):
             row = {
                 "collection_id": self._collection_id,
@@ -224,6 +236,7 @@ class _Write:
                 "start": segment.start,
                 "end": segment.end,
                 "sequence": self._sequence,
+                "bucket": bucket,
                 "text": document.text[segment.start : segment.end],
                 "vector": vector.astype("<f4").tobytes(),
             }

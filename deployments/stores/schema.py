@@ -5,6 +5,10 @@ sequence number its collection had after the transaction that wrote it. A chunk'
 with the sequence and is never used twice, so followers address chunks by 8 bytes. Removals up to
 the collection's `log_start` are forgotten: a follower that stopped before it starts anew.
 
+A collection's `epoch` grows when something was erased from it: what a follower or a snapshot of an
+older epoch holds must not outlive that, so it starts anew. `subject` is the person whose data a
+document is, where the caller said so; `bucket` is the part of a collection (``buckets.py``).
+
 A chunk repeats its part of the document's text, because cutting it out of a long one for every hit
 would read the whole document each time.
 """
@@ -23,6 +27,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 metadata = MetaData(
@@ -43,13 +48,14 @@ keys = Table(
     Column("is_admin", Boolean, nullable=False),
     Column("created_at", String(32), nullable=False),
     Column("revoked_at", String(32)),
+    Column("tenant", String(64), nullable=False, server_default="default"),
 )
 
 collections = Table(
     "collections",
     metadata,
     Column("id", String(40), primary_key=True),
-    Column("name", String(64), nullable=False, unique=True),
+    Column("name", String(64), nullable=False),
     Column("description", Text, nullable=False),
     Column("embedding_model", String(200), nullable=False),
     Column("dim", Integer, nullable=False),
@@ -57,6 +63,12 @@ collections = Table(
     Column("next_chunk_number", BigInteger, nullable=False),
     Column("log_start", BigInteger, nullable=False),
     Column("created_at", String(32), nullable=False),
+    Column("tenant", String(64), nullable=False, server_default="default"),
+    Column("metric", String(16), nullable=False, server_default="cosine"),
+    Column("index_settings", JSON, nullable=False, server_default="{}"),
+    Column("default_metadata", JSON, nullable=False, server_default="{}"),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    UniqueConstraint("tenant", "name"),
 )
 
 documents = Table(
@@ -71,6 +83,8 @@ documents = Table(
     Column("created_at", String(32), nullable=False),
     Column("updated_at", String(32), nullable=False),
     Column("text", Text, nullable=False),  # last: SQLite reads a row only as far as it must
+    Column("subject", String(256)),
+    Index(None, "collection_id", "subject"),
 )
 
 chunks = Table(
@@ -85,11 +99,12 @@ chunks = Table(
     Column("sequence", BigInteger, nullable=False),
     Column("text", Text, nullable=False),
     Column("vector", LargeBinary, nullable=False),
+    Column("bucket", Integer, nullable=False, server_default="0"),
     ForeignKeyConstraint(
         ["collection_id", "document_id"], ["documents.collection_id", "documents.id"]
     ),
     Index(None, "collection_id", "document_id"),
-    Index(None, "collection_id", "sequence", "number"),
+    Index(None, "collection_id", "sequence", "number", "bucket"),
 )
 
 removed_chunks = Table(

@@ -9,6 +9,14 @@ from deployments.types.answers import (
     Retrieval,
     Sources,
 )
+from deployments.types.collections import (
+    CollectionInfo,
+    CollectionSettings,
+    IndexKind,
+    IndexSettings,
+    Metric,
+    VectorStorage,
+)
 from deployments.types.filters import (
     AllOf,
     AnyOf,
@@ -36,7 +44,6 @@ from deployments.types.generation import (
 )
 from deployments.types.retrieval import (
     MAX_RERANKED,
-    CollectionInfo,
     Document,
     EmbeddedText,
     IndexedDocument,
@@ -56,6 +63,7 @@ __all__ = [
     "AnswerEvent",
     "AnyOf",
     "CollectionInfo",
+    "CollectionSettings",
     "Condition",
     "Delta",
     "Document",
@@ -69,9 +77,12 @@ __all__ = [
     "Grammar",
     "GrammarKind",
     "Grounding",
+    "IndexKind",
+    "IndexSettings",
     "IndexedDocument",
     "Message",
     "MetadataFilter",
+    "Metric",
     "Not",
     "Passage",
     "PromptAccepted",
@@ -87,5 +98,6 @@ __all__ = [
     "Sources",
     "StoredDocument",
     "TokenLogprob",
+    "VectorStorage",
     "Vectors",
 ]

@@ -38,13 +38,15 @@ class EmbeddedText:
 class Document:
     """A text to store. `id` is the caller's or a new `doc_…`; `metadata` is a flat JSON object.
 
-    `embedded` are segments and vectors that the caller brings; nobody embeds the text then.
+    `subject` names the person whose data it is, so that it can be erased. `embedded` are segments
+    and vectors that the caller brings; nobody embeds the text then.
     """
 
     id: str
     text: str
     title: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    subject: str | None = None
     embedded: EmbeddedText | None = field(default=None, compare=False, repr=False)
 
 
@@ -65,6 +67,8 @@ class SearchRequest:
     best `candidates` of each kind (None: the replica's default, `top_k` if that is more), whatever
     the offset, with the `weights` of dense and lexical. `max_per_document` bounds the chunks of one
     document. Each hit comes with as many `neighbors` before and after it, and `has_highlights`.
+    `nprobe` lists of an IVF index, and `ef_search` nodes of an HNSW graph, are looked at: more find
+    more of the true neighbours and take longer (None: as many as the replica found to be enough).
     """
 
     collection: str
@@ -81,6 +85,8 @@ class SearchRequest:
     neighbors: int = 0
     has_highlights: bool = False
     is_eventual: bool = False
+    nprobe: int | None = None
+    ef_search: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,20 +132,6 @@ class StoredDocument:
     num_chunks: int
     created_at: str
     updated_at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CollectionInfo:
-    """A collection as the API shows it."""
-
-    name: str
-    description: str
-    embedding_model: str
-    dim: int
-    num_documents: int
-    num_chunks: int
-    sequence: int
-    created_at: str
 
 
 @dataclass(frozen=True, slots=True)

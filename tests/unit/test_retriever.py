@@ -17,7 +17,7 @@ from deployments.errors import (
 )
 from deployments.retriever import Retriever
 from deployments.types import ScoredChunk, SearchRequest, Vectors
-from tests.unit.stores.material import DIM, MODEL, doc, embed, vector
+from tests.unit.stores.material import DIM, MODEL, doc, embed, settings, vector
 
 
 @pytest.fixture(autouse=True)
@@ -94,10 +94,10 @@ async def test_loop_stays_free_while_the_database_is_locked(replicas: list[Retri
 
 async def test_collections_come_and_go(replicas: list[Retriever]):
     first, second = replicas
-    info = await first.create_collection("c", "mine", MODEL, DIM)
+    info = await first.create_collection("c", settings("mine"))
     assert await second.collection("c") == info
     with pytest.raises(Conflict):
-        await second.create_collection("c", "", MODEL, DIM)
+        await second.create_collection("c", settings())
     assert await search(second, "x") == []
     await upsert(first, ("1", "text"))
     assert [(c.name, c.num_documents) for c in await second.collections()] == [("c", 1)]

@@ -8,7 +8,14 @@ import numpy as np
 
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
-from deployments.types import Document, EmbeddedText, IndexedDocument, Segment, Vectors
+from deployments.types import (
+    CollectionSettings,
+    Document,
+    EmbeddedText,
+    IndexedDocument,
+    Segment,
+    Vectors,
+)
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 """Processes that start in milliseconds: their imports are done once."""
@@ -39,6 +46,10 @@ def put(
 ) -> list[IndexedDocument]:
     embedded = [embed(document.text, size) for document in documents]
     return DocumentStore(database).upsert(collection, MODEL, documents, embedded)
+
+
+def settings(description: str = "") -> CollectionSettings:
+    return CollectionSettings(description=description, embedding_model=MODEL, dim=DIM)
 
 
 def doc(document_id: str, text: str = "some text", title: str = "", **metadata: object) -> Document:

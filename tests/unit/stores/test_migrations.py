@@ -3,13 +3,17 @@ from pathlib import Path
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 
-from deployments.stores import migrations
+from deployments.config import RetrieverArgs
+from deployments.stores import migrations, schema
+from deployments.stores.buckets import bucket_of
 from deployments.stores.database import Database
 from deployments.stores.migrations import migrate
 from deployments.stores.schema import metadata
-from tests.unit.stores.material import FORKSERVER
+from deployments.stores.search import Searcher
+from deployments.types import SearchRequest
+from tests.unit.stores.material import FORKSERVER, doc, put
 
 
 def test_migrated_schema_is_the_one_in_schema(database: Database):
@@ -34,6 +38,24 @@ def test_downgrade_leaves_no_table_and_upgrade_restores(database: Database, data
     migrate(database_url)
     with database.read() as connection:
         assert set(metadata.tables) < set(inspect(connection).get_table_names())
+
+
+def test_documents_of_the_first_revision_are_still_found(database: Database, database_url: str):
+    put(database, [doc("a", "some text"), doc("b", "more text")])
+    with database.migration() as connection:
+        command.downgrade(migrations._config(connection), "0001")
+    migrate(database_url)
+    request = SearchRequest(collection="c", query="some", mode="lexical")
+    found = Searcher(database, RetrieverArgs()).search(request, None, None)
+    assert [chunk.document_id for chunk in found] == ["a"]
+    with database.read() as connection:
+        rows = connection.execute(select(schema.chunks.c["document_id", "bucket"])).all()
+        assert {row.document_id: row.bucket for row in rows} == {
+            "a": bucket_of("a"),
+            "b": bucket_of("b"),
+        }
+        if database.is_sqlite:
+            assert connection.exec_driver_sql("PRAGMA foreign_key_check").all() == []
 
 
 def test_many_processes_migrate_at_once(database_url: str):

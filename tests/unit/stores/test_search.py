@@ -13,7 +13,7 @@ from deployments.stores.documents import DocumentStore
 from deployments.stores.follower import Follower
 from deployments.stores.search import Searcher
 from deployments.types import Condition, ScoredChunk, SearchRequest
-from tests.unit.stores.material import DIM, MODEL, doc, put, vector
+from tests.unit.stores.material import DIM, MODEL, doc, put, settings, vector
 
 MODES = ("dense", "lexical", "hybrid")
 
@@ -105,7 +105,7 @@ def test_equal_scores_are_ordered_by_chunk_id(database: Database, searcher: Sear
 
 @pytest.mark.parametrize("mode", MODES)
 def test_empty_collection_has_no_hits(database: Database, searcher: Searcher, mode: str):
-    CollectionStore(database).create("c", "", MODEL, DIM)
+    CollectionStore(database).create("c", settings())
     assert find(searcher, mode=mode) == []
     put(database, [doc("1")])
     DocumentStore(database).delete("c", "1")

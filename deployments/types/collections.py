@@ -1,0 +1,48 @@
+"""A collection: what it holds, how it is searched, and how large it is."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Metric = Literal["cosine", "dot", "l2"]
+"""How two vectors are compared. Only `cosine` normalises vectors that callers bring."""
+
+IndexKind = Literal["auto", "flat", "hnsw", "ivfpq"]
+"""`auto` chooses by the number of chunks; `flat` is exact."""
+
+VectorStorage = Literal["fp32", "fp16", "int8"]
+"""How a vector is held in memory; the database keeps all of it. `int8` is for `cosine` only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSettings:
+    """How replicas hold a collection's vectors. Changing it rebuilds their indexes, no data."""
+
+    kind: IndexKind = "auto"
+    storage: VectorStorage = "fp32"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionSettings:
+    """What a collection is created with; model, dimension and metric never change afterwards.
+
+    `embedding_model` is "" where callers bring every vector. `default_metadata` is what a
+    document has where its own metadata does not say.
+    """
+
+    description: str = ""
+    embedding_model: str
+    dim: int
+    metric: Metric = "cosine"
+    index: IndexSettings = field(default_factory=IndexSettings)
+    default_metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionInfo(CollectionSettings):
+    """A collection as the API shows it."""
+
+    name: str
+    num_documents: int
+    num_chunks: int
+    sequence: int
+    created_at: str
