@@ -5,39 +5,55 @@ another from the log.
 """
 
 import math
+import os
 import threading
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from deployments.stores.accelerators import Abandoned, GoOn
 from deployments.stores.changes import Head, changes_since
+from deployments.stores.dense import MIN_DEAD_ROWS
 from deployments.stores.hits import Hit
 from deployments.stores.indexes import Indexes, Query
 from deployments.stores.locks import ReadWriteLock
-from deployments.types import SearchRequest
+from deployments.stores.plans import Limits
+from deployments.types import IndexStats, SearchRequest
 
 
 class Follower:
     """A collection's indexes as of one sequence number; many threads may search and follow."""
 
-    def __init__(self, head: Head) -> None:
-        """Start empty.
+    def __init__(
+        self,
+        head: Head,
+        indexes: Indexes | None = None,
+        sequence: int = 0,
+        limits: Limits | None = None,
+    ) -> None:
+        """Start empty, or with the indexes of an earlier state.
 
         Args:
-            head: which collection, and what its vectors are.
+            head: which collection, what its vectors are and how they are held.
+            indexes: what held at `sequence`.
+            sequence: up to which every change is in `indexes`.
+            limits: sizes that decide about the index of the vectors.
         """
         self.collection_id = head.id
         self.embedding_model = head.embedding_model
         self.dim = head.dim
+        self.metric = head.metric
+        self.settings = head.index
         self.following = threading.Lock()
         """Held by the thread that applies changes; whoever holds it sees no other apply any."""
         self.is_broken = False
         self.checked_at_s = -math.inf
         """When it was last known to have every change, on the monotonic clock."""
-        self._sequence = 0
+        self._sequence = sequence
         self._lock = ReadWriteLock()
-        self._indexes = Indexes(head.dim)
+        self._improving = threading.Lock()
+        self._indexes = indexes or Indexes.empty(head, limits)
 
     @property
     def sequence(self) -> int:
@@ -51,12 +67,64 @@ class Follower:
 
     @property
     def num_bytes(self) -> int:
-        """Return the bytes of the vectors held."""
+        """Return the bytes of the vectors held, and of what makes their search faster."""
         return self._indexes.dense.num_bytes
+
+    @property
+    def num_dead(self) -> int:
+        """Return how many chunks are held that no search can find."""
+        return self._indexes.dense.num_dead
+
+    @property
+    def wants_rebuild(self) -> bool:
+        """Return whether a new follower would be much smaller: a third of the rows are dead.
+
+        Small collections compact themselves; this is for those with a built index.
+        """
+        num_dead = self.num_dead
+        return num_dead >= MIN_DEAD_ROWS and 3 * num_dead > self._indexes.dense.num_rows
+
+    def index_stats(self) -> IndexStats:
+        """Return what is held of the vectors, and how well it finds."""
+        with self._lock.reading():
+            return self._indexes.dense.stats()
+
+    def improve(self, go_on: GoOn = lambda: True, num_threads: int | None = None) -> bool:
+        """Do one piece of work that makes searches faster, if one is due; return whether it did.
+
+        Searches and changes go on meanwhile. Building takes from seconds to many minutes.
+
+        Args:
+            go_on: asked every few seconds; when it says no, what was done is thrown away.
+            num_threads: processors to use; None is half of them.
+        """
+        if not self._improving.acquire(blocking=False):
+            return False
+        try:
+            return self._improve(go_on, num_threads or max(1, (os.cpu_count() or 1) // 2))
+        except Abandoned:
+            return False
+        finally:
+            self._improving.release()
+
+    def _improve(self, go_on: GoOn, num_threads: int) -> bool:
+        with self._lock.reading():
+            plan = self._indexes.dense.plan()
+            if plan is None:
+                return False
+            frozen = self._indexes.dense.frozen()
+        built = frozen.build(plan, go_on, num_threads)
+        with self._lock.writing():
+            self._indexes.dense.adopt(built, frozen)
+        return True
 
     def can_follow(self, head: Head) -> bool:
         """Return whether the log still has what happened since; False: start a new follower."""
-        is_same = self.collection_id == head.id and not self.is_broken
+        is_same = (self.collection_id, self.metric, self.settings) == (
+            head.id,
+            head.metric,
+            head.index,
+        ) and not self.is_broken
         return is_same and (self._sequence == 0 or self._sequence >= head.log_start)
 
     def follow(self, connection: Connection, head: Head) -> None:

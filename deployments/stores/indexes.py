@@ -9,11 +9,12 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.stores.changes import Changes
+from deployments.stores.changes import Changes, Head
 from deployments.stores.dense import DenseIndex, Selection
 from deployments.stores.hits import Hit, first_of_each, fuse
 from deployments.stores.lexical import LexicalIndex
 from deployments.stores.metadata import MetadataIndex
+from deployments.stores.plans import Limits
 from deployments.types import SearchRequest
 
 Query = NDArray[np.float32]
@@ -22,10 +23,17 @@ Query = NDArray[np.float32]
 class Indexes:
     """What is staged shows in none of them until `show`."""
 
-    def __init__(self, dim: int) -> None:
-        self.dense = DenseIndex(dim)
-        self.lexical = LexicalIndex()
-        self.metadata = MetadataIndex()
+    def __init__(self, dense: DenseIndex, lexical: LexicalIndex, metadata: MetadataIndex) -> None:
+        """Take indexes of one and the same state."""
+        self.dense = dense
+        self.lexical = lexical
+        self.metadata = metadata
+
+    @classmethod
+    def empty(cls, head: Head, limits: Limits | None = None) -> "Indexes":
+        """Return indexes without chunks."""
+        dense = DenseIndex(head.dim, head.metric, head.index, limits)
+        return cls(dense, LexicalIndex(), MetadataIndex())
 
     def stage_rows(self, changes: Changes) -> None:
         """Append vectors and metadata; needs no reader to be at work, unlike the terms."""
@@ -86,6 +94,8 @@ class _Ranker:
             self._among,
             least=-np.inf if bound is None else bound,
             keep=self.grouped if self._request.max_per_document else None,
+            nprobe=self._request.nprobe,
+            ef_search=self._request.ef_search,
         )
 
     def matching(self, limit: int) -> list[Hit]:
