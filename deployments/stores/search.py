@@ -83,7 +83,8 @@ class Searcher:
 
         Args:
             request: what is wanted; `is_eventual` allows a state up to 1 s old.
-            query: float32[dim], L2-normalised; None only in lexical mode or with a ready vector.
+            query: float32[dim], L2-normalised where the metric is `cosine`; None only in lexical
+                mode or with a ready vector.
             embedding_model: which model made `query`.
 
         Raises:
@@ -153,7 +154,7 @@ class Searcher:
         embedding_model: str | None,
     ) -> list[Hit]:
         if request.vector is not None:
-            query = ready_vector(request.vector, follower.dim, "vector")
+            query = ready_vector(request.vector, follower.dim, "vector", follower.metric)
         elif query is not None and (len(query), embedding_model) != (
             follower.dim,
             follower.embedding_model,
