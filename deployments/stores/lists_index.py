@@ -69,6 +69,7 @@ class ListsIndex:
         name = f"IVF{num_lists},PQ{padded // width}np"  # polysemous codes take minutes to learn
         index = faiss.index_factory(padded, name, metric)
         index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
+        index.pq.cp.max_points_per_centroid = TRAINING_ROWS_PER_LIST
         index.cp.max_points_per_centroid = TRAINING_ROWS_PER_LIST
         index.use_precomputed_table = -1  # it would take more memory than the codes
         sample = np.linspace(0, len(view) - 1, _num_sampled(len(view), num_lists)).astype(np.int64)

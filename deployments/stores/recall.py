@@ -1,6 +1,6 @@
 """How many of the true neighbours an accelerator finds, on rows that are stored.
 
-A neighbour counts by its score: of equally near rows any will do. A row is not its own neighbour.
+A neighbour counts by its score: of equally near rows any will do.
 """
 
 from collections.abc import Callable
@@ -24,56 +24,75 @@ TOLERANCE = 1e-5
 
 BATCH_ROWS = 8192
 
-Found = tuple[NDArray[np.int64], NDArray[np.float32]]
+Search = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Returns the scores of the `NUM_NEIGHBORS` best rows that are found for a query."""
 
-Search = Callable[[NDArray[np.float32]], Found]
-"""Returns rows and scores for a query, best first, one more than `NUM_NEIGHBORS` if there are."""
+NEIGHBORHOOD = 32
+"""Nearest rows among which three are taken to make a query that is not stored."""
 
 
 class Sample:
-    """Stored rows as queries, with the score of their last true neighbour."""
+    """Queries as near to what is stored as a stored row is, and the score of the last neighbour."""
 
     def __init__(
         self, view: RowView, alive: NDArray[np.bool_], rows: NDArray[np.int64], go_on: GoOn
     ) -> None:
-        """Find the true neighbours among the living rows by reading all; raises Abandoned."""
-        self.rows = rows
-        self.queries = np.array(view.vectors(rows))
-        self._bounds = _last_scores(view, alive, rows, self.queries, go_on)
+        """Make a query for each row, and find its true neighbours; raises Abandoned."""
+        self.queries = _between(view, alive, rows, go_on)
+        _, scores = _nearest(view, alive, self.queries, NUM_NEIGHBORS, go_on)
+        self._counts = np.isfinite(scores).sum(axis=1)
+        self._bounds = np.where(np.isfinite(scores), scores, np.inf).min(axis=1, initial=np.inf)
 
     def recall(self, search: Search) -> float:
         """Return the share of true neighbours that a search finds, in [0, 1]."""
-        found = expected = 0
-        for row, query, bounds in zip(self.rows, self.queries, self._bounds, strict=True):
-            bound, count = bounds
-            rows, scores = search(query)
-            scores = scores[rows != row][:NUM_NEIGHBORS]
-            near = scores >= bound - TOLERANCE * max(abs(bound), float(query @ query))
-            found += min(int(np.count_nonzero(near)), count)
-            expected += count
+        found = 0
+        for query, bound, count in zip(self.queries, self._bounds, self._counts, strict=True):
+            near = search(query) >= bound - TOLERANCE * max(abs(bound), float(query @ query))
+            found += min(int(np.count_nonzero(near)), int(count))
+        expected = int(self._counts.sum())
         return found / expected if expected else 1.0
 
 
-def _last_scores(
-    view: RowView,
-    alive: NDArray[np.bool_],
-    rows: NDArray[np.int64],
-    queries: NDArray[np.float32],
-    go_on: GoOn,
-) -> list[tuple[float, int]]:
-    best = np.full((len(rows), NUM_NEIGHBORS), -np.inf, dtype=np.float32)
+def _between(
+    view: RowView, alive: NDArray[np.bool_], rows: NDArray[np.int64], go_on: GoOn
+) -> NDArray[np.float32]:
+    """Return float32[len(rows), dim]: (a + b + c - d) / 2 of each row and three neighbours.
+
+    That has the mean and the covariance of the rows around there, but is none of them. A stored
+    row would be found too easily: the structure was built to lead from it to its neighbours.
+    """
+    stored = np.array(view.vectors(rows))
+    near, scores = _nearest(view, alive, stored, NEIGHBORHOOD, go_on)
+    order = np.argsort(-scores, axis=1)
+    near = np.take_along_axis(near, order, axis=1)
+    size = int(min(np.isfinite(scores).sum(axis=1), default=0))
+    if size < 4:
+        return stored
+    b, c, d = (view.vectors(near[:, size * part // 4]) for part in (1, 2, 3))
+    queries: NDArray[np.float32] = (stored + b + c - d) / 2
+    if view.codec.metric == "cosine":
+        norms = np.linalg.norm(queries, axis=1, keepdims=True)
+        queries = np.where(norms > 0, queries / np.where(norms > 0, norms, 1), stored)
+    return np.ascontiguousarray(queries, dtype=np.float32)
+
+
+def _nearest(
+    view: RowView, alive: NDArray[np.bool_], queries: NDArray[np.float32], k: int, go_on: GoOn
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return rows and scores of the best `k`, in no order; -inf where there are not so many."""
+    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
+    rows = np.zeros((len(queries), k), dtype=np.int64)
     for start in range(0, len(view), BATCH_ROWS):
         proceed(go_on)
         vectors = view.vectors(slice(start, start + BATCH_ROWS))
         scores = _scores(queries, vectors, is_distance=view.codec.is_distance)
         scores[:, ~alive[start : start + len(vectors)]] = -np.inf
-        inside = (rows >= start) & (rows < start + len(vectors))
-        scores[inside, rows[inside] - start] = -np.inf
         both = np.concatenate([best, scores], axis=1)
-        best = -np.partition(-both, NUM_NEIGHBORS - 1, axis=1)[:, :NUM_NEIGHBORS]
-    counts = np.isfinite(best).sum(axis=1)
-    least = np.where(np.isfinite(best), best, np.inf).min(axis=1)
-    return [(float(bound), int(count)) for bound, count in zip(least, counts, strict=True)]
+        chosen = np.argpartition(-both, k - 1, axis=1)[:, :k]
+        best = np.take_along_axis(both, chosen, axis=1)
+        known = np.take_along_axis(rows, np.minimum(chosen, k - 1), axis=1)
+        rows = np.where(chosen < k, known, start + chosen - k)
+    return rows, best
 
 
 def _scores(

@@ -6,12 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.stores.accelerators import Accelerator, AcceleratorKind, GoOn, proceed
+from deployments.stores.exact import best_of
 from deployments.stores.faiss_views import RowView, faiss
 from deployments.stores.graph_index import GraphIndex
 from deployments.stores.ids import utc_now
 from deployments.stores.lists_index import ListsIndex
 from deployments.stores.plans import Plan
-from deployments.stores.recall import NUM_NEIGHBORS, NUM_SAMPLED, TARGET, Found, Sample
+from deployments.stores.recall import NUM_NEIGHBORS, NUM_SAMPLED, TARGET, Sample
 
 KINDS: dict[AcceleratorKind, type[GraphIndex] | type[ListsIndex]] = {
     "hnsw": GraphIndex,
@@ -67,11 +68,9 @@ def tune(accelerator: Accelerator, view: RowView, alive: NDArray[np.bool_], go_o
     bits = np.packbits(alive, bitorder="little")
     selector = None if len(living) == len(view) else faiss.IDSelectorBitmap(bits)
 
-    def search(query: NDArray[np.float32]) -> Found:
-        rows = accelerator.propose(query, NUM_NEIGHBORS + 1, accelerator.effort, selector)
-        scores = view.scores(query, rows)
-        order = np.argsort(-scores, kind="stable")[: NUM_NEIGHBORS + 1]
-        return rows[order], scores[order]
+    def search(query: NDArray[np.float32]) -> NDArray[np.float32]:
+        rows = accelerator.propose(query, NUM_NEIGHBORS, accelerator.effort, selector)
+        return best_of(rows, view.scores(query, rows), NUM_NEIGHBORS)[1]
 
     faiss.omp_set_num_threads(1)
     sample = Sample(view, alive, picked[::2], go_on)
@@ -84,4 +83,4 @@ def tune(accelerator: Accelerator, view: RowView, alive: NDArray[np.bool_], go_o
             break
         effort *= STEP
     other = Sample(view, alive, picked[1::2], go_on)
-    return other.recall(search) if len(other.rows) else recall
+    return other.recall(search) if len(other.queries) else recall
