@@ -41,8 +41,9 @@ class DocumentStore:
         documents: Sequence[Document],
         embedded: Sequence[EmbeddedText],
         metric: Metric | None = None,
+        may_create: bool = True,
     ) -> list[IndexedDocument]:
-        """Store documents by id, all or none; the collection is created when it is missing.
+        """Store documents by id, all or none; a missing collection is created with defaults.
 
         Where a document's metadata does not say, it has the collection's defaults of now. One
         whose text, title, subject and metadata with these are stored already costs nothing. When
@@ -54,11 +55,12 @@ class DocumentStore:
             documents: no id may come twice.
             embedded: for each document its segments and their vectors.
             metric: what the vectors are made for; None: for any.
+            may_create: False where the collection is known to exist.
 
         Raises:
             InvalidRequest: a name, id, text or metadata cannot be stored, or an id comes twice.
             Conflict: the collection holds another model's vectors, or has another metric.
-            CollectionNotFound: it is missing, and no model to create it with is named.
+            CollectionNotFound: it is missing, and may not be created.
             StoreUnavailable: the database did not answer; safe to retry.
         """
         check_path(collection)
@@ -68,7 +70,7 @@ class DocumentStore:
         dim = _check_embedded(documents, embedded)
         with self._database.write() as connection:
             if find_collection(connection, collection) is None:
-                if not embedding_model:
+                if not may_create:
                     raise not_found(collection)
                 settings = CollectionSettings(embedding_model=embedding_model, dim=dim)
                 insert_collection(connection, collection, settings)

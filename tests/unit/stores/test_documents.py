@@ -273,8 +273,12 @@ def test_write_for_another_metric_is_a_conflict(store: DocumentStore, database: 
         store.upsert("c", MODEL, [doc("2")], [embed("some text")], "cosine")
 
 
-def test_write_without_a_model_needs_the_collection(store: DocumentStore, database: Database):
+def test_write_that_may_not_create_needs_the_collection(store: DocumentStore, database: Database):
+    def write() -> str:
+        vectors = [embed("some text")]
+        return store.upsert("c", "", [doc("1")], vectors, may_create=False)[0].status
+
     with pytest.raises(CollectionNotFound):
-        store.upsert("c", "", [doc("1")], [embed("some text")])
+        write()
     CollectionStore(database).create("c", replace(SETTINGS, embedding_model=""))
-    assert store.upsert("c", "", [doc("1")], [embed("some text")])[0].status == "created"
+    assert write() == "created"
