@@ -26,12 +26,11 @@ from deployments.types import (
     Vectors,
     VectorSpace,
 )
+from graphs.batches import batches
 from graphs.embedders import Embedders
 from graphs.handles import Deadline, call
 from graphs.reranking import Reranking, num_candidates
 from graphs.spaces import Ask, Spaces
-
-INDEX_BATCH_CHARS = 1_000_000
 
 
 class Corpus:
@@ -93,7 +92,7 @@ class Corpus:
         """
         deadline = Deadline(timeout_s)
         indexed: list[IndexedDocument] = []
-        for batch in _batches(documents):
+        for batch in batches(documents):
             indexed += await self._stored(collection, batch, deadline)
         return indexed
 
@@ -237,16 +236,3 @@ def plainly_pickled(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     when its code has left the processor's cache, which it has between two requests.
     """
     return handle.options(request_serialization="pickle", response_serialization="pickle")
-
-
-def _batches(documents: Sequence[Document]) -> list[list[Document]]:
-    """Split documents so that one handle call carries about `INDEX_BATCH_CHARS` at most."""
-    batches: list[list[Document]] = []
-    room = 0
-    for document in documents:
-        if not batches or len(document.text) > room:
-            batches.append([])
-            room = INDEX_BATCH_CHARS
-        batches[-1].append(document)
-        room -= len(document.text)
-    return batches
