@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from deployments.config import RetrieverArgs, Settings
 from deployments.errors import EngineFailed
+from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.migrations import migrate
+from deployments.stores.rankings import ShardRankings
 from deployments.stores.search import Searcher
 from deployments.types import (
     CollectionChanges,
@@ -57,8 +59,12 @@ class RetrieverStats:
 class Retriever:
     """A replica over the database of this host's settings; every replica answers alike."""
 
-    def __init__(self, args: RetrieverArgs) -> None:
+    def __init__(self, args: RetrieverArgs, shard: Shard = WHOLE) -> None:
         """Bring the database up to date; indexes are built when a collection is first searched.
+
+        Args:
+            args: what the YAML says.
+            shard: which part of every collection this replica searches.
 
         Raises:
             StoreUnavailable: the database did not answer; safe to retry.
@@ -68,7 +74,7 @@ class Retriever:
         self._database = Database(address, pool_size=NUM_READERS + NUM_WRITERS + 1)
         self._collections = CollectionStore(self._database)
         self._documents = DocumentStore(self._database)
-        self._searcher = Searcher(self._database, args)
+        self._searcher = Searcher(self._database, args, shard)
         self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "retriever-write")
 
@@ -116,6 +122,18 @@ class Retriever:
         if embedded_query is not None:
             query = _query_vector(embedded_query[0])
         return await self._read(lambda: self._searcher.search(request, query, embedding_model))
+
+    async def rankings(
+        self,
+        request: SearchRequest,
+        embedded_query: tuple[Vectors, list[int]] | None,
+        embedding_model: str | None,
+    ) -> ShardRankings:
+        """Return what this shard adds to a search; see `Searcher.rankings`. As `search`."""
+        query = None
+        if embedded_query is not None:
+            query = _query_vector(embedded_query[0])
+        return await self._read(lambda: self._searcher.rankings(request, query, embedding_model))
 
     async def collections(self, tenant: str | None = None) -> list[CollectionInfo]:
         """Return every collection of a tenant, or of all, by name."""

@@ -28,8 +28,9 @@ from deployments.types import (
 )
 from graphs.batches import batches
 from graphs.embedders import Embedders
-from graphs.handles import Deadline, call
+from graphs.handles import Deadline, call, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
+from graphs.shards import Shards
 from graphs.spaces import Ask, Spaces
 
 
@@ -39,18 +40,16 @@ class Corpus:
     def __init__(
         self,
         embedders: Embedders,
-        retriever: DeploymentHandle[Any],
+        shards: Shards,
         reranker: DeploymentHandle[Any] | None = None,
         reranking_model: str | None = None,
     ) -> None:
         self._embedders = embedders
-        self._retriever = plainly_pickled(retriever)
+        self._shards = shards
         self._reranker = plainly_pickled(reranker) if reranker else None
         default = embedders.handle(embedders.default)
         self._reranking = Reranking(default, self._reranker, reranking_model)
         self._spaces = Spaces()
-        # Made once: `handle.method` makes another handle each time.
-        self._find = self._retriever.options(method_name="search")
 
     @property
     def embedding_models(self) -> Sequence[str]:
@@ -158,8 +157,7 @@ class Corpus:
         await self._retrieve("delete_document", timeout_s, collection, document_id)
 
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
-        response = self._retriever.options(method_name=method).remote(*args)
-        return await call(response, Deadline(timeout_s))
+        return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))
 
     async def _search_reranked(
         self, request: SearchRequest, deadline: Deadline
@@ -184,12 +182,12 @@ class Corpus:
     async def _search(self, request: SearchRequest, deadline: Deadline) -> list[ScoredChunk]:
         is_lexical = request.mode == "lexical" and request.min_score is None
         if is_lexical or request.vector is not None:
-            return await call(self._find.remote(request, None, None), deadline)
+            return await self._shards.search(request, None, None, deadline)
 
         async def found(space: VectorSpace) -> list[ScoredChunk]:
             model = space.embedding_model
             embedded = self._embedders.query(model, [request.query])
-            return await call(self._find.remote(request, embedded, model), deadline)
+            return await self._shards.search(request, embedded, model, deadline)
 
         return await self._spaces.within(request.collection, self._asking(deadline), found)
 
@@ -204,7 +202,7 @@ class Corpus:
             model = space.embedding_model
             embedded: Any = self._embedders.documents(model, texts) if texts else []
             args = (collection, documents, embedded, model, space.metric, may_create)
-            return await call(self._retriever.upsert.remote(*args), deadline)
+            return await self._shards.ask("upsert", *args, deadline=deadline)
 
         try:
             if len(texts) == len(documents):
@@ -223,16 +221,6 @@ class Corpus:
 
     def _asking(self, deadline: Deadline) -> Ask:
         async def ask(collection: str) -> VectorSpace:
-            response = self._retriever.options(method_name="space").remote(collection)
-            return await call(response, deadline)
+            return await self._shards.ask("space", collection, deadline=deadline)
 
         return ask
-
-
-def plainly_pickled(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
-    """Return the same handle without cloudpickle, which our messages of plain classes do not need.
-
-    Source: of the arguments and results of an answer's calls, cloudpickle takes 0.09 ms longer each
-    when its code has left the processor's cache, which it has between two requests.
-    """
-    return handle.options(request_serialization="pickle", response_serialization="pickle")

@@ -21,6 +21,7 @@ from deployments.generator import Generator
 from deployments.ingress.replica import Ingress
 from deployments.reranker import Reranker
 from deployments.retriever import Retriever
+from deployments.stores.buckets import Shard
 from deployments.types import (
     AnswerEvent,
     Delta,
@@ -35,11 +36,19 @@ from deployments.types import (
     Sources,
 )
 from graphs.args import RagArgs
-from graphs.corpus import Corpus, plainly_pickled
+from graphs.corpus import Corpus
 from graphs.embedders import Embedders, embedder_name
-from graphs.handles import Deadline, call, call_all, delivered, node_address
+from graphs.handles import (
+    Deadline,
+    call,
+    call_all,
+    delivered,
+    node_address,
+    plainly_pickled,
+)
 from graphs.metrics import cluster_metrics
 from graphs.relevance import relevant
+from graphs.shards import ROUTER, Shards, shard_name
 
 HEALTH_TIMEOUT_S = 5.0
 
@@ -52,17 +61,26 @@ class RagGraph(Corpus):
         args: RagArgs,
         generator: DeploymentHandle[Any],
         embedder: DeploymentHandle[Any],
-        retriever: DeploymentHandle[Any],
         reranker: DeploymentHandle[Any] | None = None,
         embedders: Sequence[DeploymentHandle[Any]] = (),
+        retrievers: Sequence[DeploymentHandle[Any]] = (),
     ) -> None:
-        """Take the handles that `build` binds; `embedders` are in the order of `args.embedders`."""
+        """Take the handles that `build` binds.
+
+        Args:
+            args: what runs.
+            generator: of the one generation model.
+            embedder: of the default embedding model.
+            reranker: where there is one.
+            embedders: of the further embedding models, in their order in `args`.
+            retrievers: the shards, in their order.
+        """
         models = [one.model for one in (args.embedder, *args.embedders)]
         handles = [plainly_pickled(handle) for handle in (embedder, *embedders)]
         reranking_model = args.reranker.model if args.reranker else None
         super().__init__(
             Embedders(dict(zip(models, handles, strict=True))),
-            retriever,
+            Shards(retrievers, args.retriever),
             reranker,
             reranking_model,
         )
@@ -113,17 +131,17 @@ class RagGraph(Corpus):
     async def health(self, *, timeout_s: float) -> dict[str, bool]:
         """Return, for each part the graph needs, whether it answers."""
         deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
-        parts = {
+        calls = {
             "generator": call(self._generator.stats.remote(), deadline),
             "embedder": self._embedders.check(deadline),
-            "retriever": call(self._retriever.stats.remote(), deadline),
+            "retriever": self._shards.check(deadline),
         }
         if self._reranker is not None:
-            parts["reranker"] = call(self._reranker.stats.remote(), deadline)
-        answers = await asyncio.gather(*parts.values(), return_exceptions=True)
+            calls["reranker"] = call(self._reranker.stats.remote(), deadline)
+        answers = await asyncio.gather(*calls.values(), return_exceptions=True)
         return {
             part: not isinstance(answer, RagError)
-            for part, answer in zip(parts, answers, strict=True)
+            for part, answer in zip(calls, answers, strict=True)
         }
 
     async def metrics(self, *, timeout_s: float) -> bytes:
@@ -134,7 +152,7 @@ class RagGraph(Corpus):
         return cluster_metrics(
             generators=await call_all(self._generator, "stats", deadline),
             embedders=await self._embedders.stats(deadline),
-            retrievers=await call_all(self._retriever, "stats", deadline),
+            retrievers=await self._shards.ask_all("stats", deadline=deadline),
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
             ingresses=await call_all(ingress, "metrics", deadline),
         )
@@ -195,7 +213,7 @@ def build(args: RagArgs) -> Application:
     optional = {}
     if args.reranker is not None:
         optional["reranker"] = _deployment(Reranker).bind(args.reranker)
-    further = [
+    embedders = [
         _deployment(Embedder).options(name=embedder_name(one.model)).bind(one)
         for one in args.embedders
     ]
@@ -205,10 +223,18 @@ def build(args: RagArgs) -> Application:
         args,
         generator=_deployment(Generator).bind(args.generator),
         embedder=_deployment(Embedder).bind(args.embedder),
-        retriever=_deployment(Retriever).bind(args.retriever),
-        embedders=further,
+        embedders=embedders,
+        retrievers=[_retriever(args, index) for index in range(args.retriever.shards)],
         **optional,
     )
+
+
+def _retriever(args: RagArgs, index: int) -> Application:
+    total = args.retriever.shards
+    deployment = _deployment(Retriever).options(
+        name=shard_name(index, total), request_router_config=ROUTER
+    )
+    return deployment.bind(args.retriever, Shard(index, total))
 
 
 def _deployment(replica: type) -> Deployment:
