@@ -18,10 +18,11 @@ from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.native.clean import clean_router
-from deployments.ingress.native.collections import collections_router, documents_router
+from deployments.ingress.native.collections import collections_router
 from deployments.ingress.native.data import data_router
 from deployments.ingress.native.inference import inference_router
 from deployments.ingress.native.operations import operations_router
+from deployments.ingress.native.stored import documents_router
 from deployments.ingress.openai.chat import chat_router
 from deployments.ingress.openai.completions import completions_router
 from deployments.ingress.openai.embeddings import embeddings_router

@@ -11,13 +11,10 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.ingress.schemas import cleaned, compatible, responses
+from deployments.ingress.schemas import cleaned, compatible, generated, responses, stored
 from deployments.ingress.schemas.cleaning import CleanRequest
-from deployments.ingress.schemas.data import (
-    CreateCollection,
-    IndexRequest,
-    VectorizeRequest,
-)
+from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
+from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.dify import DifyRetrieval
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
 from deployments.ingress.schemas.native import InferenceRequest
@@ -38,11 +35,14 @@ BODIES: tuple[type[BaseModel], ...] = (
     RerankRequest,
     SearchBody,
     TeiRerankRequest,
+    UpdateCollection,
     VectorizeRequest,
 )
 ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
-    for model in (vars(responses) | vars(cleaned) | vars(compatible)).values()
+    for model in (
+        vars(responses) | vars(generated) | vars(stored) | vars(cleaned) | vars(compatible)
+    ).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
 )
 REF = "#/components/schemas/{model}"

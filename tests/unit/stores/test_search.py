@@ -5,8 +5,8 @@ import pytest
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, InvalidRequest, StoreUnavailable
-from deployments.stores import documents
 from deployments.stores import search as module
+from deployments.stores import writes
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
@@ -183,7 +183,7 @@ def test_collection_made_again_unnoticed_is_another_one(database: Database, sear
 def test_follower_behind_the_log_starts_anew(
     database: Database, searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(documents, "LOG_LENGTH", 2)
+    monkeypatch.setattr(writes, "LOG_LENGTH", 2)
     put(database, [doc("1"), doc("2")])
     find(searcher)
     (old,) = searcher.followers.all()
