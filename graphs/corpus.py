@@ -18,6 +18,8 @@ from deployments.types import (
     Document,
     DocumentInfo,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
     IndexedDocument,
     Relevance,
     ScoredChunk,
@@ -28,6 +30,7 @@ from deployments.types import (
 )
 from graphs.batches import batches
 from graphs.embedders import Embedders
+from graphs.erasing import Erasing
 from graphs.handles import Deadline, call, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
 from graphs.shards import Shards
@@ -46,6 +49,7 @@ class Corpus:
     ) -> None:
         self._embedders = embedders
         self._shards = shards
+        self._erasing = Erasing(shards)
         self._reranker = plainly_pickled(reranker) if reranker else None
         default = embedders.handle(embedders.default)
         self._reranking = Reranking(default, self._reranker, reranking_model)
@@ -155,6 +159,18 @@ class Corpus:
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         """Delete a document; the next search of any replica no longer finds it."""
         await self._retrieve("delete_document", timeout_s, collection, document_id)
+
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        """Erase documents; return the receipt when all is clean, or after `wait_s`."""
+        return await self._erasing.erase(scope, Deadline(timeout_s), wait_s)
+
+    async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
+        """Return a receipt as it is now."""
+        return await self._erasing.receipt(tenant, erasure_id, Deadline(timeout_s))
+
+    async def maintain(self) -> None:
+        """Take up erasures that nobody completes, until cancelled."""
+        await self._erasing.resume()
 
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
         return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))

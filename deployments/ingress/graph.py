@@ -11,6 +11,8 @@ from deployments.types import (
     Document,
     DocumentInfo,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
     GenerationRequest,
     IndexedDocument,
     Relevance,
@@ -135,6 +137,18 @@ class Graph(Protocol):
 
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         """Delete a document; the next search of any replica no longer finds it."""
+        ...
+
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        """Erase documents; return the receipt when all is clean, or after `wait_s`."""
+        ...
+
+    async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
+        """Return a receipt as it is now."""
+        ...
+
+    async def maintain(self) -> None:
+        """Finish, until cancelled, what others began and could not finish."""
         ...
 
     async def health(self, *, timeout_s: float) -> dict[str, bool]:

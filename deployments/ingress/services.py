@@ -91,6 +91,10 @@ class Services:
         key: Key = request.state.key
         return TenantGraph(self._graph, key.tenant)
 
+    async def maintain(self) -> None:
+        """Do the graph's background work until cancelled."""
+        await self._graph.maintain()
+
     async def health(self, *, timeout_s: float) -> dict[str, bool]:
         """Return, for each part the graph needs, whether it answers."""
         return await self._graph.health(timeout_s=timeout_s)

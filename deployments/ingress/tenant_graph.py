@@ -21,6 +21,8 @@ from deployments.types import (
     Document,
     DocumentInfo,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
     GenerationRequest,
     IndexedDocument,
     Relevance,
@@ -167,6 +169,19 @@ class TenantGraph:
         """Delete a document."""
         with self._path(collection) as path:
             await self._graph.delete_document(path, document_id, timeout_s=timeout_s)
+
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        """Erase documents of the tenant's."""
+        inside = dataclasses.replace(scope, tenant=self._tenant)
+        if scope.collection is None:
+            return await self._graph.erase(inside, wait_s=wait_s, timeout_s=timeout_s)
+        with self._path(scope.collection) as path:
+            inside = dataclasses.replace(inside, collection=path)
+            return await self._graph.erase(inside, wait_s=wait_s, timeout_s=timeout_s)
+
+    async def erasure(self, erasure_id: str, *, timeout_s: float) -> Erasure:
+        """Return a receipt of the tenant's."""
+        return await self._graph.erasure(self._tenant, erasure_id, timeout_s=timeout_s)
 
     @contextmanager
     def _path(self, name: str) -> Iterator[str]:

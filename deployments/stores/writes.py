@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 
 from deployments.stores import schema
 from deployments.stores.buckets import bucket_of
+from deployments.stores.checksums import checksum, chunk_checksum, document_checksum
 from deployments.stores.content import content_hash
 from deployments.stores.ids import new_id, utc_now
 from deployments.types import Document, EmbeddedText, IndexedDocument
@@ -58,6 +59,8 @@ class Write:
             "title": document.title,
             "text": document.text,
             "metadata": document.metadata,
+            "checksum": document_checksum(document.id, document.title, document.metadata),
+            "text_checksum": checksum(document.text),
             "content_hash": digest,
             "subject": document.subject,
             "num_chunks": len(embedded.segments),
@@ -111,6 +114,10 @@ class Write:
     def _add_chunks(self, document: Document, embedded: EmbeddedText) -> None:
         bucket = bucket_of(document.id)
         for segment, vector in zip(embedded.segments, embedded.vectors, strict=True):
+            text, packed = (
+                document.text[segment.start : segment.end],
+                vector.astype("<f4").tobytes(),
+            )
             row = {
                 "collection_id": self._collection_id,
                 "number": self._next_number,
@@ -120,8 +127,11 @@ class Write:
                 "end": segment.end,
                 "sequence": self._sequence,
                 "bucket": bucket,
-                "text": document.text[segment.start : segment.end],
-                "vector": vector.astype("<f4").tobytes(),
+                "text": text,
+                "vector": packed,
+                "checksum": chunk_checksum(
+                    self._next_number, document.id, segment.start, segment.end, text, packed
+                ),
             }
             self._chunks.append(row)
             self._next_number += 1

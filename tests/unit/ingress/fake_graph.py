@@ -11,10 +11,12 @@ from deployments.errors import (
     CollectionNotFound,
     Conflict,
     DocumentNotFound,
+    NotFound,
     RagError,
 )
 from deployments.stores.paths import parts_of
 from deployments.types import (
+    PLACES,
     AnswerEvent,
     CollectionChanges,
     CollectionInfo,
@@ -23,9 +25,13 @@ from deployments.types import (
     Document,
     DocumentInfo,
     EmbeddedText,
+    ErasedPart,
+    Erasure,
+    ErasureScope,
     Finished,
     GenerationRequest,
     IndexedDocument,
+    Place,
     PromptAccepted,
     Relevance,
     Retrieval,
@@ -55,6 +61,10 @@ class FakeGraph:
     reranking_models = ("fake-reranker", "late-fusion")
 
     def __init__(self) -> None:
+        self.scopes: list[tuple[ErasureScope, float]] = []
+        self.erasures: dict[str, Erasure] = {}
+        self.is_erased = True
+        self.is_maintained = False
         self.stored: dict[str, dict[str, Document]] = {}  # by path, as all that has a name here
         self.settings: dict[str, CollectionSettings] = {}
         self.changes: list[CollectionChanges] = []
@@ -272,6 +282,33 @@ class FakeGraph:
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         await self.document(collection, document_id, timeout_s=timeout_s)
         del self.stored[collection][document_id]
+
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        self.scopes.append((scope, wait_s))
+        if scope.collection is not None:
+            self._collection(scope.collection)
+        erased = [ErasedPart("docs", "col_1", 2, 5)] if scope.tenant == "default" else []
+        places: dict[Place, str | None] = dict.fromkeys(PLACES, NOW if self.is_erased else None)
+        self.erasures["era_" + "0" * 32] = erasure = Erasure(
+            id="era_" + "0" * 32,
+            tenant=scope.tenant,
+            kind=scope.kind,
+            parts=tuple(erased),
+            places=places,
+            requested_at=NOW,
+            completed_at=NOW if self.is_erased else None,
+        )
+        return erasure
+
+    async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
+        erasure = self.erasures.get(erasure_id)
+        if erasure is None or erasure.tenant != tenant:
+            raise NotFound("there is no erasure with this id")
+        return erasure
+
+    async def maintain(self) -> None:
+        self.is_maintained = True
+        await asyncio.Event().wait()
 
     async def health(self, *, timeout_s: float) -> dict[str, bool]:
         if isinstance(self.error, RagError):

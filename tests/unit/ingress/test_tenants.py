@@ -49,6 +49,7 @@ ASKS: dict[str, Callable[[str], Ask]] = {
     "listDocuments": lambda name: at("GET", "/v1/data/documents", name),
     "getDocument": lambda name: at("GET", "/v1/data/documents/a", name),
     "deleteDocument": lambda name: at("DELETE", "/v1/data/documents/a", name),
+    "erase": lambda name: post("/v1/data/delete", collection=name, ids=["a"]),
     "createChatCompletion": lambda name: post(
         "/v1/chat/completions", model=f"rag/{name}", messages=MESSAGES
     ),
@@ -62,7 +63,7 @@ ASKS: dict[str, Callable[[str], Ask]] = {
 
 WITHOUT_COLLECTION = {
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
-    *("health", "ready", "metrics"),
+    *("health", "ready", "metrics", "getErasure"),
 }
 REFUSED_FOR_ALL = {"createCollection": 409, "createCompletion": 400}
 """What an existing collection of one's own answers to, where that is no success."""
