@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from cluster.ask import ask
 from cluster.down import down
+from cluster.erase import erase
 from cluster.errors import OperatorError
 from cluster.help import help_of
 from cluster.ingest import ingest
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (up, down, status, logs, ingest, ask, search, models):
+for command in (up, down, status, logs, ingest, ask, search, erase, models):
     app.command(help=help_of(command))(command)
 app.add_typer(keys, name="keys")
 
