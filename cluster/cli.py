@@ -15,6 +15,7 @@ from cluster.logs import logs
 from cluster.models import models
 from cluster.search import search
 from cluster.status import status
+from cluster.stored import collections, documents
 from cluster.up import up
 
 INTERRUPTED = 130
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (up, down, status, logs, ingest, ask, search, models):
+for command in (up, down, status, logs, ingest, ask, search, collections, documents, models):
     app.command(help=help_of(command))(command)
 app.add_typer(keys, name="keys")
 

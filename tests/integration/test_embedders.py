@@ -1,5 +1,6 @@
 """Collections of two embedding models and of two tenants, over real handles and real keys."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +144,19 @@ def test_settings_are_kept_and_changed(api: httpx.Client) -> None:
     listed = api.get("/v1/data/documents", params={"collection": "set", "limit": 1}).json()
     assert (listed["data"][0]["id"], listed["has_more"]) == ("bread", True)
     assert listed["data"][0]["metadata"] == {"team": "b"}
+
+
+def test_commands_list_what_is_stored(two: Stack, api: httpx.Client) -> None:
+    create(api, "listed", embedding_model=SMALL)
+    index(api, "listed", *texts())
+    shown = json.loads(two.command("collections", "--json").stdout)["data"]
+    assert [one["dim"] for one in shown if one["name"] == "listed"] == [24]
+    assert "listed" in two.command("collections").stdout
+    first = two.command("documents", "--collection", "listed", "--limit", "1")
+    assert "bread" in first.stdout
+    assert "--after bread" in first.stderr
+    rest = two.command("documents", "--collection", "listed", "--after", "bread", "--json")
+    assert [one["id"] for one in json.loads(rest.stdout)["data"]] == ["ferry"]
 
 
 def test_tenants_do_not_see_each_other(two: Stack, api: httpx.Client) -> None:
