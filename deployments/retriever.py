@@ -19,7 +19,9 @@ from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
+from deployments.stores.erasures import ErasureStore
 from deployments.stores.migrations import migrate
+from deployments.stores.pepper import pepper
 from deployments.stores.rankings import ShardRankings
 from deployments.stores.search import Searcher
 from deployments.types import (
@@ -29,8 +31,11 @@ from deployments.types import (
     Document,
     DocumentInfo,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
     IndexedDocument,
     Metric,
+    Place,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
@@ -69,11 +74,15 @@ class Retriever:
         Raises:
             StoreUnavailable: the database did not answer; safe to retry.
         """
-        address = Settings().database
+        settings = Settings()
+        address = settings.database
         migrate(address)
         self._database = Database(address, pool_size=NUM_READERS + NUM_WRITERS + 1)
         self._collections = CollectionStore(self._database)
         self._documents = DocumentStore(self._database)
+        self._erasures = ErasureStore(self._database, pepper(settings.state_path))
+        self._vacuuming = asyncio.Lock()
+        self._next_vacuum: asyncio.Task[None] | None = None
         self._searcher = Searcher(self._database, args, shard)
         self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "retriever-write")
@@ -170,6 +179,33 @@ class Retriever:
     async def delete_document(self, collection: str, document_id: str) -> None:
         """Delete a document; raises CollectionNotFound or DocumentNotFound."""
         await self._write(lambda: self._documents.delete(collection, document_id))
+
+    async def erase(self, scope: ErasureScope) -> Erasure:
+        """Delete from the database, and return the receipt; see `ErasureStore.erase`."""
+        return await self._write(lambda: self._erasures.erase(scope))
+
+    async def erasure(self, tenant: str, erasure_id: str) -> Erasure:
+        """Return a receipt; raises NotFound."""
+        return await self._read(lambda: self._erasures.get(tenant, erasure_id))
+
+    async def incomplete_erasures(self) -> list[Erasure]:
+        """Return the erasures that have a place left to clean."""
+        return await self._read(self._erasures.incomplete)
+
+    async def mark_clean(self, erasure_id: str, place: Place) -> Erasure:
+        """Note in a receipt that a place is clean."""
+        return await self._write(lambda: self._erasures.mark(erasure_id, place))
+
+    async def vacuum(self) -> None:
+        """Clean the database's files; callers that come during one run share the next."""
+        if self._next_vacuum is None:
+            self._next_vacuum = asyncio.ensure_future(self._vacuum())
+        await asyncio.shield(self._next_vacuum)
+
+    async def _vacuum(self) -> None:
+        async with self._vacuuming:
+            self._next_vacuum = None
+            await asyncio.to_thread(self._database.vacuum)
 
     async def stats(self) -> RetrieverStats:
         """Return what this replica holds in memory."""

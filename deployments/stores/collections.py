@@ -6,7 +6,7 @@ A collection is addressed by its path (``paths.py``).
 import dataclasses
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from deployments.errors import CollectionNotFound, Conflict
@@ -15,6 +15,7 @@ from deployments.stores.content import check_metadata, check_text, invalid
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.paths import check_path, parts_of, path_of
+from deployments.stores.removal import delete_collection
 from deployments.types import (
     CollectionChanges,
     CollectionInfo,
@@ -97,11 +98,7 @@ class CollectionStore:
     def delete(self, path: str) -> None:
         """Delete a collection with all its documents; raises CollectionNotFound."""
         with self._database.write() as connection:
-            collection_id = require_collection(connection, path, lock=True).id
-            for table in (schema.chunks, schema.removed_chunks, schema.documents):
-                connection.execute(delete(table).where(table.c.collection_id == collection_id))
-            table = schema.collections
-            connection.execute(delete(table).where(table.c.id == collection_id))
+            delete_collection(connection, require_collection(connection, path, lock=True))
 
 
 def insert_collection(connection: Connection, path: str, settings: CollectionSettings) -> bool:

@@ -19,6 +19,14 @@ from deployments.types.collections import (
     VectorSpace,
     VectorStorage,
 )
+from deployments.types.erasure import (
+    PLACES,
+    ErasedPart,
+    Erasure,
+    ErasureKind,
+    ErasureScope,
+    Place,
+)
 from deployments.types.filters import (
     AllOf,
     AnyOf,
@@ -62,6 +70,7 @@ from deployments.types.retrieval import (
 
 __all__ = [
     "MAX_RERANKED",
+    "PLACES",
     "AllOf",
     "AnswerEvent",
     "AnyOf",
@@ -74,6 +83,10 @@ __all__ = [
     "DocumentInfo",
     "EmbeddedText",
     "EngineStats",
+    "ErasedPart",
+    "Erasure",
+    "ErasureKind",
+    "ErasureScope",
     "FilterOperator",
     "FinishReason",
     "Finished",
@@ -90,6 +103,7 @@ __all__ = [
     "Metric",
     "Not",
     "Passage",
+    "Place",
     "PromptAccepted",
     "Relevance",
     "ReplyTo",
