@@ -121,13 +121,15 @@ def test_collection_without_a_model_takes_ready_vectors(api: httpx.Client) -> No
     for rerank in (False, True):
         found = search(api, "ready", "east", mode="lexical", rerank=rerank)
         assert found[0]["document_id"] == "x"
-    for path, body in (
-        ("/v1/data/search", {"collection": "ready", "query": "east"}),
-        ("/v1/data/index", {"collection": "ready", "documents": [{"text": "without"}]}),
-        ("/v1/inference", {"prompt": "east?", "retrieval": {"collection": "ready"}}),
+    asked = {"prompt": "east?", "retrieval": {"collection": "ready"}}
+    for path, param, body in (
+        ("data/search", "collection", {"collection": "ready", "query": "east"}),
+        ("data/index", "collection", {"collection": "ready", "documents": [{"text": "without"}]}),
+        ("inference", "retrieval.collection", asked),
+        ("inference", "model", {"prompt": "east?", "model": "rag/ready"}),
     ):
-        refused = api.post(path, json=body)
-        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "collection")
+        refused = api.post(f"/v1/{path}", json=body)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
 
 
 def test_settings_are_kept_and_changed(api: httpx.Client) -> None:
