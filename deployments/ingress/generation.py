@@ -13,6 +13,7 @@ from deployments.errors import (
     DeadlineExceeded,
     EngineFailed,
     ModelNotFound,
+    RagError,
 )
 from deployments.ingress.tenant_graph import TenantGraph
 from deployments.stores.content import invalid, is_collection_name
@@ -85,6 +86,11 @@ async def events_of(
         if target.model.startswith(RAG_PREFIX):
             raise unknown_model() from None
         exc.param = "retrieval.collection"
+        raise
+    except RagError as exc:
+        if exc.param == "collection":
+            is_model = target.model.startswith(RAG_PREFIX)
+            exc.param = "model" if is_model else "retrieval.collection"
         raise
 
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from deployments.stores.content import invalid
 from deployments.types import Metric
 
-MAX_NUMBER = 1e15
-"""Of a vector that is not normalised: squares of 16384 such numbers still fit float32."""
+MAX_NUMBER = 65_504
+"""Of a vector that is not normalised: the largest that fp16 has, as which an index may hold it."""
 
 
 def ready_vector(
@@ -24,7 +24,7 @@ def ready_vector(
         metric: of the collection.
 
     Raises:
-        InvalidRequest: wrong dimension, NaN, infinite, too large for float32, or without a
+        InvalidRequest: wrong dimension, NaN, infinite, too large, or without a
             direction where one is needed.
     """
     if dim is not None and len(numbers) != dim:
@@ -35,7 +35,7 @@ def ready_vector(
     largest = float(np.abs(vector).max(initial=0.0))
     if metric != "cosine":
         if largest > MAX_NUMBER:
-            raise invalid(f"the vector holds numbers over {MAX_NUMBER:.0e}", param)
+            raise invalid(f"the vector holds numbers beyond {MAX_NUMBER}", param)
         return vector.astype(np.float32)
     if largest == 0.0:
         raise invalid("the vector is all zero and has no direction", param)

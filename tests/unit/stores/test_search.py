@@ -285,3 +285,16 @@ def test_vectors_survive_the_database_bit_for_bit(database: Database, searcher: 
     assert follower.num_bytes == DIM * 4
     stored = follower._indexes.dense._index.reconstruct(0)
     assert np.array_equal(stored, vector("some text"))
+
+
+def test_tenants_collections_of_one_name_are_searched_apart(database: Database):
+    searcher = Searcher(database, RetrieverArgs())
+    for path in ("c", "acme/c", "beta/c"):
+        put(database, [doc("1", f"of {path}")], path)
+    for path in ("c", "acme/c", "beta/c"):
+        request = SearchRequest(collection=path, query="of", top_k=9, min_score=-1)
+        chunks = searcher.search(request, vector("of"), MODEL)
+        assert [chunk.text for chunk in chunks] == [f"of {path}"]
+    for path in ("gamma/c", "default/c", "acme/c/c"):
+        with pytest.raises(CollectionNotFound):
+            searcher.search(SearchRequest(collection=path, query="of"), vector("of"), MODEL)
