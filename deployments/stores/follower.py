@@ -11,25 +11,31 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from deployments.errors import StoreUnavailable
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head, changes_since
 from deployments.stores.hits import Hit
 from deployments.stores.indexes import Indexes, Query
 from deployments.stores.locks import ReadWriteLock
+from deployments.stores.workspace import Workspace
 from deployments.types import SearchRequest
 
 
 class Follower:
     """A collection's indexes as of one sequence number; many threads may search and follow."""
 
-    def __init__(self, head: Head, shard: Shard = WHOLE) -> None:
+    def __init__(
+        self, head: Head, shard: Shard = WHOLE, workspace: Workspace | None = None
+    ) -> None:
         """Start empty.
 
         Args:
             head: which collection, and what its vectors are.
             shard: which part of it.
+            workspace: where files may be; None: all is in memory, and cannot be saved.
         """
-        self._shard = shard
+        self.head = head
+        self.shard = shard
         self.collection_id = head.id
         self.embedding_model = head.embedding_model
         self.dim = head.dim
@@ -40,7 +46,10 @@ class Follower:
         """When it was last known to have every change, on the monotonic clock."""
         self._sequence = 0
         self._lock = ReadWriteLock()
-        self._indexes = Indexes(head.dim)
+        self._indexes = Indexes(head.dim, workspace)
+        self._num_bytes = 0
+        self.num_changed = 0
+        """Rows added or removed since the follower came from a snapshot, or last went to one."""
 
     @property
     def sequence(self) -> int:
@@ -54,8 +63,38 @@ class Follower:
 
     @property
     def num_bytes(self) -> int:
+        """Return the bytes of all its indexes when they last changed."""
+        return self._num_bytes
+
+    @property
+    def num_vector_bytes(self) -> int:
         """Return the bytes of the vectors held."""
         return self._indexes.dense.num_bytes
+
+    @property
+    def num_dead(self) -> int:
+        """Return how many rows are held that no search can find."""
+        return self._indexes.dense.num_dead
+
+    @property
+    def indexes(self) -> Indexes:
+        """Return what is searched; it holds still for whoever holds `following`."""
+        return self._indexes
+
+    def is_current(self, head: Head) -> bool:
+        """Return whether nothing it holds was erased since, and the settings are the same.
+
+        One that is not may go on following and answering: what was erased was removed by the log,
+        so no search finds it. But it holds it, so its owner replaces it.
+        """
+        return (self.head.id, self.head.epoch, self.head.index) == (head.id, head.epoch, head.index)
+
+    def restore(self, indexes: Indexes, sequence: int) -> None:
+        """Begin with the indexes of a sequence number; the caller holds `following`."""
+        assert self._sequence == 0
+        with self._lock.writing():
+            self._indexes, self._sequence = indexes, sequence
+        self._num_bytes = indexes.num_bytes
 
     def can_follow(self, head: Head) -> bool:
         """Return whether the log still has what happened since; False: start a new follower."""
@@ -82,16 +121,20 @@ class Follower:
 
     def _apply(self, connection: Connection, head: Head) -> None:
         added, removed = [], []
-        for changes in changes_since(connection, head, self._sequence, self._shard):
+        for changes in changes_since(connection, head, self._sequence, self.shard):
             self._indexes.lexical.stage(changes.numbers, changes.texts, changes.removed)
             with self._lock.writing():
                 self._indexes.stage_rows(changes)
+            if self.is_broken:
+                raise StoreUnavailable("the index is no longer wanted")
             added.append(changes.numbers)
             removed.append(changes.removed)
         self._indexes.lexical.commit()
         with self._lock.writing():
             self._indexes.show(_joined(added), _joined(removed))
             self._sequence = head.sequence
+        self.num_changed += sum(map(len, added)) + sum(map(len, removed))
+        self._num_bytes = self._indexes.num_bytes
 
     def search(
         self, request: SearchRequest, query: Query | None, *, limit: int, depth: int, rrf_k: int

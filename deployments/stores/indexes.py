@@ -4,16 +4,20 @@ Their caller keeps readers and writers apart. They name chunks by number and doc
 know nothing of the text or the database.
 """
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.stores.changes import Changes
+from deployments.stores.changes import Changes, Head
 from deployments.stores.dense import DenseIndex, Selection
 from deployments.stores.hits import Hit, first_of_each, fuse
 from deployments.stores.lexical import LexicalIndex
 from deployments.stores.metadata import MetadataIndex
+from deployments.stores.metadata_file import load_metadata, save_metadata
+from deployments.stores.workspace import Workspace
 from deployments.types import SearchRequest
 
 Query = NDArray[np.float32]
@@ -22,10 +26,52 @@ Query = NDArray[np.float32]
 class Indexes:
     """What is staged shows in none of them until `show`."""
 
-    def __init__(self, dim: int) -> None:
+    DENSE, LEXICAL, METADATA = "dense", "lexical", "metadata.arrow"
+    """What a snapshot's files and folders are called."""
+
+    def __init__(self, dim: int, workspace: Workspace | None = None) -> None:
         self.dense = DenseIndex(dim)
-        self.lexical = LexicalIndex()
+        self.lexical = LexicalIndex(workspace)
         self.metadata = MetadataIndex()
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes held."""
+        return self.dense.num_bytes + self.lexical.num_bytes + self.metadata.num_bytes
+
+    def save(self, folder: Path, links: Path) -> Callable[[], None]:
+        """Write into a folder; return what is left to do when changes may go on.
+
+        Args:
+            folder: empty but for `links`.
+            links: an empty folder for files that are to be copied.
+        """
+        (folder / self.DENSE).mkdir(mode=0o700)
+        self.dense.save(folder / self.DENSE)
+        self.lexical.save(links)
+        frozen = self.metadata.frozen()
+
+        def save_rest() -> None:
+            save_metadata(frozen, folder / self.METADATA)
+            shutil.copytree(links, folder / self.LEXICAL)
+
+        return save_rest
+
+    @classmethod
+    def load(cls, folder: Path, head: Head, workspace: Workspace, working: Path) -> "Indexes":
+        """Read what `save` wrote and nobody has changed since.
+
+        Args:
+            folder: what was saved.
+            head: of the collection.
+            workspace: for what the indexes will need.
+            working: a folder of it that holds the files of the lexical index.
+        """
+        indexes = cls(head.dim, workspace)
+        indexes.dense = DenseIndex.load(folder / cls.DENSE, head)
+        indexes.lexical = LexicalIndex.load(working, workspace)
+        indexes.metadata = MetadataIndex.thawed(load_metadata(folder / cls.METADATA))
+        return indexes
 
     def stage_rows(self, changes: Changes) -> None:
         """Append vectors and metadata; needs no reader to be at work, unlike the terms."""
