@@ -17,6 +17,7 @@ from deployments.stores.hits import Hit, first_of_each, fuse
 from deployments.stores.lexical import LexicalIndex
 from deployments.stores.metadata import MetadataIndex
 from deployments.stores.metadata_file import load_metadata, save_metadata
+from deployments.stores.plans import Limits
 from deployments.stores.workspace import Workspace
 from deployments.types import SearchRequest
 
@@ -29,10 +30,19 @@ class Indexes:
     DENSE, LEXICAL, METADATA = "dense", "lexical", "metadata.arrow"
     """What a snapshot's files and folders are called."""
 
-    def __init__(self, dim: int, workspace: Workspace | None = None) -> None:
-        self.dense = DenseIndex(dim)
-        self.lexical = LexicalIndex(workspace)
-        self.metadata = MetadataIndex()
+    def __init__(self, dense: DenseIndex, lexical: LexicalIndex, metadata: MetadataIndex) -> None:
+        """Take indexes of one and the same state."""
+        self.dense = dense
+        self.lexical = lexical
+        self.metadata = metadata
+
+    @classmethod
+    def empty(
+        cls, head: Head, limits: Limits | None = None, workspace: Workspace | None = None
+    ) -> "Indexes":
+        """Return indexes without chunks."""
+        dense = DenseIndex(head.dim, head.metric, head.index, limits)
+        return cls(dense, LexicalIndex(workspace), MetadataIndex())
 
     @property
     def num_bytes(self) -> int:
@@ -40,22 +50,22 @@ class Indexes:
         return self.dense.num_bytes + self.lexical.num_bytes + self.metadata.num_bytes
 
     def save(self, folder: Path, links: Path) -> Callable[[], None]:
-        """Write into a folder; return what is left to do when changes may go on.
+        """Return what writes this state into a folder; it may be called when changes go on again.
 
         Args:
             folder: empty but for `links`.
             links: an empty folder for files that are to be copied.
         """
-        (folder / self.DENSE).mkdir(mode=0o700)
-        self.dense.save(folder / self.DENSE)
         self.lexical.save(links)
-        frozen = self.metadata.frozen()
+        dense, metadata = self.dense.frozen(), self.metadata.frozen()
 
-        def save_rest() -> None:
-            save_metadata(frozen, folder / self.METADATA)
+        def write() -> None:
+            (folder / self.DENSE).mkdir(mode=0o700)
+            dense.save(folder / self.DENSE)
+            save_metadata(metadata, folder / self.METADATA)
             shutil.copytree(links, folder / self.LEXICAL)
 
-        return save_rest
+        return write
 
     @classmethod
     def load(cls, folder: Path, head: Head, workspace: Workspace, working: Path) -> "Indexes":
@@ -67,11 +77,9 @@ class Indexes:
             workspace: for what the indexes will need.
             working: a folder of it that holds the files of the lexical index.
         """
-        indexes = cls(head.dim, workspace)
-        indexes.dense = DenseIndex.load(folder / cls.DENSE, head)
-        indexes.lexical = LexicalIndex.load(working, workspace)
-        indexes.metadata = MetadataIndex.thawed(load_metadata(folder / cls.METADATA))
-        return indexes
+        dense = DenseIndex.load(folder / cls.DENSE, head.dim, head.metric, head.index)
+        metadata = MetadataIndex.thawed(load_metadata(folder / cls.METADATA))
+        return cls(dense, LexicalIndex.load(working, workspace), metadata)
 
     def stage_rows(self, changes: Changes) -> None:
         """Append vectors and metadata; needs no reader to be at work, unlike the terms."""
@@ -144,6 +152,8 @@ class _Ranker:
             self._among,
             least=-np.inf if bound is None else bound,
             keep=self.grouped if self._request.max_per_document else None,
+            nprobe=self._request.nprobe,
+            ef_search=self._request.ef_search,
         )
 
     def matching(self, limit: int) -> list[Hit]:

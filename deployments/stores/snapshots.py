@@ -199,11 +199,12 @@ def _write(follower: Follower, folder: Path) -> int:
     folder.mkdir(mode=0o700)
     links = folder / ".links"
     links.mkdir(mode=0o700)
-    with follower.following:
+    with follower.still() as indexes:
         sequence, num_chunks = follower.sequence, follower.num_chunks
-        save_rest = follower.indexes.save(folder, links)
+        write = indexes.save(folder, links)
         identity = Identity.of(follower.head, follower.shard)
-    save_rest()
+        follower.num_changed = 0
+    write()
     shutil.rmtree(links)
     write_manifest(folder, identity, sequence, num_chunks)
     return sequence

@@ -14,6 +14,7 @@ from deployments.types.collections import (
     CollectionSettings,
     IndexKind,
     IndexSettings,
+    IndexStats,
     Metric,
     VectorStorage,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "Grounding",
     "IndexKind",
     "IndexSettings",
+    "IndexStats",
     "IndexedDocument",
     "Message",
     "MetadataFilter",
