@@ -66,7 +66,9 @@ class Follower:
         self._improving = threading.Lock()
         self._indexes = indexes or Indexes.empty(head, limits, workspace)
         self.num_changed = 0
-        """Rows added or removed since what it has was in a snapshot."""
+        """Rows added or removed since the newest snapshot known."""
+        self.saved_sequence = 0
+        """The sequence number of that snapshot, 0 if there is none."""
 
     @property
     def sequence(self) -> int:
@@ -109,6 +111,12 @@ class Follower:
         with self._lock.writing():
             return
 
+    def totals(self) -> tuple[int, int]:
+        """Return how many chunks a search can find, and the sum of their numbers."""
+        dense = self._indexes.dense
+        numbers = dense.select(np.ones(dense.num_rows, dtype=np.bool_)).numbers()
+        return len(numbers), int(numbers.sum())
+
     def is_current(self, head: Head) -> bool:
         """Return whether nothing it holds was erased since, and the settings are the same.
 
@@ -123,6 +131,11 @@ class Follower:
         assert self._sequence == 0
         with self._lock.writing():
             self._indexes, self._sequence = indexes, sequence
+        self.saved_up_to(sequence, 0)
+
+    def saved_up_to(self, sequence: int, num_changed: int) -> None:
+        """Take note of a snapshot, and of how many rows have changed since."""
+        self.saved_sequence, self.num_changed = sequence, num_changed
 
     @property
     def wants_rebuild(self) -> bool:
@@ -172,7 +185,7 @@ class Follower:
         is_same = self.collection_id == head.id and not self.is_broken
         return is_same and (self._sequence == 0 or self._sequence >= head.log_start)
 
-    def follow(self, connection: Connection, head: Head) -> None:
+    def follow(self, connection: Connection, head: Head, go_on: GoOn = lambda: True) -> None:
         """Apply everything up to `head`, all or nothing.
 
         The caller holds `following` and has asked `can_follow`.
@@ -180,23 +193,24 @@ class Follower:
         Args:
             connection: the read transaction in which `head` was read.
             head: where this collection's log stands.
+            go_on: asked for each batch; when it says no, the follower is broken.
         """
         assert self.can_follow(head)
         if self._sequence >= head.sequence:
             return
         try:
-            self._apply(connection, head)
+            self._apply(connection, head, go_on)
         except BaseException:
             self.is_broken = True
             raise
 
-    def _apply(self, connection: Connection, head: Head) -> None:
+    def _apply(self, connection: Connection, head: Head, go_on: GoOn) -> None:
         added, removed = [], []
         for changes in changes_since(connection, head, self._sequence, self.shard):
             self._indexes.lexical.stage(changes.numbers, changes.texts, changes.removed)
             with self._lock.writing():
                 self._indexes.stage_rows(changes)
-            if self.is_broken:
+            if self.is_broken or not go_on():
                 raise StoreUnavailable("the index is no longer wanted")
             added.append(changes.numbers)
             removed.append(changes.removed)

@@ -49,6 +49,11 @@ class Indexes:
         """Return the bytes held."""
         return self.dense.num_bytes + self.lexical.num_bytes + self.metadata.num_bytes
 
+    @property
+    def can_save(self) -> bool:
+        """Return whether `save` works: not when the disk had no room for the words."""
+        return self.lexical.can_save
+
     def save(self, folder: Path, links: Path) -> Callable[[], None]:
         """Return what writes this state into a folder; it may be called when changes go on again.
 

@@ -25,7 +25,7 @@ from tantivy import Occur, Query
 from deployments.errors import StoreUnavailable
 from deployments.stores.dense import Selection
 from deployments.stores.hits import Hit, nearest
-from deployments.stores.lexical_files import copy_index
+from deployments.stores.lexical_files import copy_index, num_file_bytes
 from deployments.stores.tokens import document_tokens, tokens
 from deployments.stores.workspace import Workspace
 
@@ -64,6 +64,7 @@ class LexicalIndex:
         self._terms: dict[int, str] | None = {} if workspace is not None else None
         self._num_chars = 0
         self._folder: Path | None = None
+        self._file_bytes = 0
         self._writer: tantivy.IndexWriter | None = None
         self._open(tantivy.Index(self._schema))
 
@@ -83,7 +84,7 @@ class LexicalIndex:
         """Return the bytes held; those of files count, because they are mapped."""
         if self._folder is None:
             return BASE_BYTES + 2 * self._num_chars
-        return sum(file.stat().st_size for file in self._folder.iterdir())
+        return self._file_bytes
 
     @property
     def can_save(self) -> bool:
@@ -139,13 +140,15 @@ class LexicalIndex:
         """Let searches see everything committed."""
         self._index.reload()
         self._searcher = self._index.searcher()
+        if self._folder is not None:
+            self._file_bytes = num_file_bytes(self._folder)
 
     def save(self, folder: Path) -> None:
         """Write everything committed into an empty folder; nobody may stage meanwhile.
 
         The files may be links to this index's own, which never change.
         """
-        assert self.can_save and self._writer is None
+        assert self._writer is None
         if self._folder is not None:
             copy_index(self._folder, folder)
             return
@@ -157,7 +160,8 @@ class LexicalIndex:
 
     def _grow(self, num_added: int) -> None:
         """Move to a folder before there are too many chunks for the memory."""
-        assert self._terms is not None and self._workspace is not None
+        assert self._terms is not None
+        assert self._workspace is not None
         if len(self._terms) + num_added <= self._max_in_memory:
             return
         folder = self._workspace.new_folder()
@@ -175,6 +179,7 @@ class LexicalIndex:
         self._terms, self._folder = None, folder
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         self._open(tantivy.Index(self._schema, str(folder)))
+        self._file_bytes = num_file_bytes(folder)
 
     def _open(self, index: tantivy.Index) -> None:
         self._index = index

@@ -7,6 +7,7 @@ at each commit. Files that no segment needs any more hold terms of deleted chunk
 import json
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 META = "meta.json"
@@ -31,3 +32,12 @@ def copy_index(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
     shutil.copyfile(source / META, target / META)
     (target / MANAGED).write_text(json.dumps([*names, META]))
+
+
+def num_file_bytes(folder: Path) -> int:
+    """Return the bytes of all files; tantivy may remove some meanwhile."""
+    num_bytes = 0
+    for file in folder.iterdir():
+        with suppress(FileNotFoundError):
+            num_bytes += file.stat().st_size
+    return num_bytes

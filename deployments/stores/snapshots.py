@@ -82,7 +82,7 @@ class Snapshots:
                 shutil.rmtree(leftover, ignore_errors=True)
             temporary = parent / (TEMPORARY + uuid_utils.uuid7().hex)
             try:
-                sequence = _write(follower, temporary)
+                sequence, num_changed = _write(follower, temporary)
                 if sequence in self._sequences(follower.collection_id) or not is_wanted():
                     return False
                 temporary.rename(parent / str(sequence))
@@ -92,6 +92,7 @@ class Snapshots:
             for other in self._sequences(follower.collection_id):
                 if other < sequence:
                     shutil.rmtree(parent / str(other), ignore_errors=True)
+        follower.saved_up_to(sequence, follower.num_changed - num_changed)
         self.num_saved += 1
         return True
 
@@ -104,9 +105,10 @@ class Snapshots:
             sequence = self.newest(head.id)
             if sequence is None:
                 return False
-            folder = self._parent(head.id) / str(sequence)
+            folder = self._folder(head.id, sequence)
             try:
-                follower.restore(self._load(folder, sequence, head), sequence)
+                indexes = self._load(folder, sequence, head)
+                follower.restore(indexes, sequence)
             except FileNotFoundError:
                 if folder.exists():
                     self._refuse(folder, "files are missing")
@@ -119,6 +121,11 @@ class Snapshots:
                 self.num_loaded += 1
                 return True
         return False
+
+    def refuse(self, follower: Follower) -> None:
+        """Remove the snapshot that a follower came from: what it holds is not the database's."""
+        folder = self._folder(follower.collection_id, follower.saved_sequence)
+        self._refuse(folder, "it disagrees with the database")
 
     def remove_older(self, collection_id: str, epoch: float) -> None:
         """Remove every shard's snapshots of epochs before `epoch`, and what is half written.
@@ -180,6 +187,9 @@ class Snapshots:
         log.warning("snapshot refused and removed: %s: %s", folder.parent.parent.name, reason)
         shutil.rmtree(folder, ignore_errors=True)
 
+    def _folder(self, collection_id: str, sequence: int) -> Path:
+        return self._parent(collection_id) / str(sequence)
+
     def _parent(self, collection_id: str) -> Path:
         assert collection_id.replace("_", "").isalnum(), "ids are ours"
         return self._root / collection_id / f"{self._shard.index}-of-{self._shard.total}"
@@ -194,8 +204,8 @@ class Snapshots:
         return [int(name) for name in names if name.isdecimal()]
 
 
-def _write(follower: Follower, folder: Path) -> int:
-    """Write everything but the name; return the sequence number."""
+def _write(follower: Follower, folder: Path) -> tuple[int, int]:
+    """Write everything but the name; return the sequence number, and how much had changed."""
     folder.mkdir(mode=0o700)
     links = folder / ".links"
     links.mkdir(mode=0o700)
@@ -203,11 +213,11 @@ def _write(follower: Follower, folder: Path) -> int:
         sequence, num_chunks = follower.sequence, follower.num_chunks
         write = indexes.save(folder, links)
         identity = Identity.of(follower.head, follower.shard)
-        follower.num_changed = 0
+        num_changed = follower.num_changed
     write()
     shutil.rmtree(links)
     write_manifest(folder, identity, sequence, num_chunks)
-    return sequence
+    return sequence, num_changed
 
 
 def _epoch(folder: Path) -> float:
