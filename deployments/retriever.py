@@ -20,9 +20,11 @@ from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
+from deployments.stores.erasures import ErasureStore
 from deployments.stores.loads import Loads
 from deployments.stores.maintenance import Maintenance
 from deployments.stores.migrations import migrate
+from deployments.stores.pepper import pepper
 from deployments.stores.rankings import ShardRankings
 from deployments.stores.search import NotLoaded, Searcher
 from deployments.types import (
@@ -30,7 +32,10 @@ from deployments.types import (
     CollectionSettings,
     Document,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
     IndexedDocument,
+    Place,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
@@ -88,6 +93,9 @@ class Retriever:
         self._database = Database(address, pool_size=NUM_READERS + NUM_WRITERS + NUM_LOADERS + 2)
         self._collections = CollectionStore(self._database)
         self._documents = DocumentStore(self._database)
+        self._erasures = ErasureStore(self._database, pepper(settings.state_path))
+        self._vacuuming = asyncio.Lock()
+        self._next_vacuum: asyncio.Task[None] | None = None
         self._searcher = Searcher(self._database, args, shard, settings.state_path)
         self._maintenance = Maintenance(self._searcher, self._database)
         self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
@@ -185,6 +193,33 @@ class Retriever:
         """Delete a document; raises CollectionNotFound or DocumentNotFound."""
         await self._write(lambda: self._documents.delete(collection, document_id))
 
+    async def erase(self, scope: ErasureScope) -> Erasure:
+        """Delete from the database, and return the receipt; see `ErasureStore.erase`."""
+        return await self._write(lambda: self._erasures.erase(scope))
+
+    async def erasure(self, tenant: str, erasure_id: str) -> Erasure:
+        """Return a receipt; raises NotFound."""
+        return await self._read(lambda: self._erasures.get(tenant, erasure_id))
+
+    async def incomplete_erasures(self) -> list[Erasure]:
+        """Return the erasures that have a place left to clean."""
+        return await self._read(self._erasures.incomplete)
+
+    async def mark_clean(self, erasure_id: str, place: Place) -> Erasure:
+        """Note in a receipt that a place is clean."""
+        return await self._write(lambda: self._erasures.mark(erasure_id, place))
+
+    async def vacuum(self) -> None:
+        """Clean the database's files; callers that come during one run share the next."""
+        if self._next_vacuum is None:
+            self._next_vacuum = asyncio.ensure_future(self._vacuum())
+        await asyncio.shield(self._next_vacuum)
+
+    async def _vacuum(self) -> None:
+        async with self._vacuuming:
+            self._next_vacuum = None
+            await asyncio.to_thread(self._database.vacuum)
+
     async def stats(self) -> RetrieverStats:
         """Return what this replica holds in memory."""
         held, snapshots = self._searcher.followers, self._searcher.snapshots
@@ -202,9 +237,10 @@ class Retriever:
             num_snapshots_refused=snapshots.num_refused,
         )
 
-    async def purge(self, collection_id: str) -> None:
-        """Let go of everything older than a collection's epoch; see `Maintenance.purge`."""
-        await self._write(lambda: self._maintenance.purge(collection_id))
+    async def purge(self, collection_ids: list[str]) -> None:
+        """Let go of everything older than these collections' epochs; see `Maintenance.purge`."""
+        for collection_id in collection_ids:  # not in the threads that others wait for
+            await asyncio.to_thread(self._maintenance.purge, collection_id)
 
     async def check_health(self) -> None:
         """Raise StoreUnavailable unless the database answers."""

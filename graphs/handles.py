@@ -99,14 +99,31 @@ async def call_all(
     handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
 ) -> list[Any]:
     """Call a method on every replica of a deployment; return the answers of those that gave one."""
+    answers = await _broadcast(handle, method, deadline, *args)
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+async def call_every(
+    handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
+) -> list[Any]:
+    """Call a method on every running replica of a deployment; raise unless each one answers."""
+    answers = await _broadcast(handle, method, deadline, *args)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise translate(answer) from answer
+    return answers
+
+
+async def _broadcast(
+    handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
+) -> list[Any]:
     try:
         async with asyncio.timeout_at(deadline.at):
-            answers = await handle.broadcast(method, *args).results_async(return_exceptions=True)
+            return await handle.broadcast(method, *args).results_async(return_exceptions=True)
     except TimeoutError:
         raise DeadlineExceeded("the replicas did not answer before the deadline") from None
     except Exception as exc:
         raise translate(exc) from exc
-    return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
 def plainly_pickled(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:

@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.config import RetrieverArgs
 from deployments.stores.rankings import merge
 from deployments.types import ScoredChunk, SearchRequest
-from graphs.handles import Deadline, call, call_all, plainly_pickled
+from graphs.handles import Deadline, call, call_all, call_every, plainly_pickled
 
 ROUTER = RequestRouterConfig.model_validate(
     {
@@ -88,6 +88,10 @@ class Shards:
         """Call a method on every replica of every shard; return the answers that were given."""
         answers = await _all(call_all(handle, method, deadline, *args) for handle in self._handles)
         return [answer for of_shard in answers for answer in of_shard]
+
+    async def ask_every(self, method: str, *args: Any, deadline: Deadline) -> None:
+        """Call a method on every running replica of every shard; raise unless each one answers."""
+        await _all(call_every(handle, method, deadline, *args) for handle in self._handles)
 
     def _of(self, collection: str) -> list[Handle]:
         """Return the handles of a collection's searches, each bound to one of its replicas."""
