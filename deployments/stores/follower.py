@@ -18,13 +18,14 @@ from deployments.errors import StoreUnavailable
 from deployments.stores.accelerators import Abandoned, GoOn
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head, changes_since
+from deployments.stores.content import invalid
 from deployments.stores.dense import MIN_DEAD_ROWS
 from deployments.stores.hits import Hit
 from deployments.stores.indexes import Indexes, Query
 from deployments.stores.locks import ReadWriteLock
 from deployments.stores.plans import Limits
 from deployments.stores.workspace import Workspace
-from deployments.types import IndexStats, SearchRequest
+from deployments.types import IndexSettings, IndexStats, SearchRequest
 
 
 class Follower:
@@ -223,16 +224,31 @@ class Follower:
     def search(
         self, request: SearchRequest, query: Query | None, *, limit: int, depth: int, rrf_k: int
     ) -> list[Hit]:
-        """Return the best hits of one state of the collection; see `Indexes.search`."""
+        """Return the best hits of one state of the collection; see `Indexes.search`.
+
+        Raises:
+            InvalidRequest: `nprobe` or `ef_search` for a collection that never has such an index.
+        """
+        check_effort(request, self.head.index)
         with self._lock.reading():
             return self._indexes.search(request, query, limit=limit, depth=depth, rrf_k=rrf_k)
 
     def rankings(
         self, request: SearchRequest, query: Query | None, *, limit: int
     ) -> list[list[Hit]]:
-        """Return rankings of one state of the collection; see `Indexes.rankings`."""
+        """Return rankings of one state of the collection; see `Indexes.rankings`, `search`."""
+        check_effort(request, self.head.index)
         with self._lock.reading():
             return self._indexes.rankings(request, query, limit=limit)
+
+
+def check_effort(request: SearchRequest, settings: IndexSettings) -> None:
+    """Raise InvalidRequest where `nprobe` or `ef_search` can never have an effect."""
+    for name, kind in (("nprobe", "ivfpq"), ("ef_search", "hnsw")):
+        if getattr(request, name) is not None and settings.kind not in ("auto", kind):
+            raise invalid(
+                f"`{name}` is for {kind} indexes; this collection's is {settings.kind}", name
+            )
 
 
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:

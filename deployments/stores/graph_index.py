@@ -25,8 +25,11 @@ MAX_EF_SEARCH = 4096
 
 BATCH_ROWS = 4096
 
-NUM_COMPARED = 32
-"""Rows read in order in the time that one more of `ef_search` takes: most of its links' ends."""
+NUM_COMPARED = 64
+"""Rows read in order in the time that one more of `ef_search` takes.
+
+Source: at 200,000 × 384, `ef_search` 64 takes 0.33 ms and reading all 15 ms.
+"""
 
 
 class GraphIndex:

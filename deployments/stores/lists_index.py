@@ -19,13 +19,16 @@ BATCH_ROWS = 8192
 TRAINING_ROWS_PER_LIST = 48
 """Sample of k-means. Source: FAISS asks for 39 at least and uses no more than 256."""
 
-OVERSAMPLING = 10
-"""Rows proposed for each that is wanted."""
+OVERSAMPLING = 20
+"""Rows proposed for each that is wanted. Source: 10 let no effort go beyond recall 0.986."""
 
 NUM_CODE_VALUES = 256
 
-CODES_PER_ROW = 8
-"""Codes that are compared in the time of one fp32 vector."""
+CODES_PER_ROW = 1.2
+"""Codes that are compared in the time of one fp32 vector.
+
+Source: at 200,000 × 384, each further list of 98 codes takes 6 µs, a row read exactly 76 ns.
+"""
 
 
 class ListsIndex:

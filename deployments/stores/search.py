@@ -128,7 +128,8 @@ class Searcher:
 
         Args:
             request: what is wanted; `is_eventual` allows a state up to 1 s old.
-            query: float32[dim], L2-normalised; None only in lexical mode or with a ready vector.
+            query: float32[dim], L2-normalised where the metric is `cosine`; None only in lexical
+                mode or with a ready vector.
             embedding_model: which model made `query`.
             may_load: whether to load the collection, or to wait until another thread has.
 
@@ -287,7 +288,7 @@ def _checked(
 ) -> Query | None:
     """Return the query vector, if there is one, after making sure that it fits the collection."""
     if request.vector is not None:
-        return ready_vector(request.vector, follower.dim, "vector")
+        return ready_vector(request.vector, follower.dim, "vector", follower.metric)
     if query is not None and (len(query), embedding_model) != (
         follower.dim,
         follower.embedding_model,
