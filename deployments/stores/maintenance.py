@@ -9,7 +9,7 @@ import ctypes
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -75,10 +75,13 @@ class Maintenance:
 
     def round(self) -> None:
         """Look once at every collection in memory, and now and then at the disk."""
-        stored = heads(self._database.rows)
-        for name, follower in self._searcher.followers.items():
+        items = self._searcher.followers.items()
+        stored, read_at_s = heads(self._database.rows), time.monotonic()
+        for name, follower in items:
             if self._stop.is_set():
                 return
+            if time.monotonic() - read_at_s > self._pace.interval_s:  # one took long
+                stored, read_at_s = heads(self._database.rows), time.monotonic()
             with self._resting("collection " + follower.collection_id) as may_try:
                 if may_try:
                     self._maintain(name, follower, stored.get(follower.collection_id))
@@ -86,7 +89,7 @@ class Maintenance:
             self._swept_at_s = time.monotonic()
             with self._resting("sweep") as may_try:
                 if may_try:
-                    self._sweep(stored)
+                    self._sweep()
         self._trim()
 
     def purge(self, collection_id: str) -> None:
@@ -169,11 +172,11 @@ class Maintenance:
 
         snapshots.save(follower, is_wanted)
 
-    def _sweep(self, stored: Mapping[str, Head]) -> None:
+    def _sweep(self) -> None:
         if self._searcher.workspace is not None:
             self._searcher.workspace.sweep()
         if self._searcher.snapshots is not None:
-            self._searcher.snapshots.sweep(stored)
+            self._searcher.snapshots.sweep(lambda: heads(self._database.rows))
         followed = {one.collection_id for one in self._searcher.followers.all()}
         known = {"collection " + one for one in followed} | {"sweep"}
         self._rests = {key: rest for key, rest in self._rests.items() if key in known}

@@ -4,37 +4,33 @@ A write may come between ranking and fetching and take a hit's text away. Then t
 again while the follower and the database are held at one and the same state.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Text, bindparam, cast, select
+from sqlalchemy import Connection
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
-from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
-from deployments.stores.changes import Ask, Head, head, totals
+from deployments.stores.changes import Head, head, totals
 from deployments.stores.content import invalid
 from deployments.stores.database import Database
+from deployments.stores.fetching import fetch
 from deployments.stores.filters import check_filter
 from deployments.stores.follower import Follower
 from deployments.stores.followers import Followers
-from deployments.stores.highlights import highlights
 from deployments.stores.hits import Hit
-from deployments.stores.lexical import query_terms
 from deployments.stores.rankings import ShardRankings, num_wanted
 from deployments.stores.snapshots import Snapshots
 from deployments.stores.vectors import ready_vector
 from deployments.stores.workspace import Workspace
-from deployments.types import Passage, ScoredChunk, SearchRequest
+from deployments.types import ScoredChunk, SearchRequest
 
 EVENTUAL_AGE_S = 1.0
 """How old the last look at the log may be for an eventual search."""
@@ -45,38 +41,9 @@ MAX_REPLACEMENTS = 5
 PATIENCE_S = 0.25
 """How long a search waits for another one to follow the log, unless it may load by itself."""
 
-PAGE = 500
-
-STORED_CHUNKS = (
-    select(
-        *schema.chunks.c["number", "id", "document_id"],
-        schema.documents.c.title,
-        *schema.chunks.c["text", "start", "end"],
-        cast(schema.documents.c.metadata, Text),
-    )
-    .join(schema.documents)
-    .where(
-        schema.chunks.c.collection_id == bindparam("collection_id"),
-        schema.chunks.c.number.in_(bindparam("numbers", expanding=True)),
-    )
-)
-
 Query = NDArray[np.float32]
 Chunks = list[ScoredChunk]
 Rankings = list[list[Hit]]
-
-
-class Stored(NamedTuple):
-    """A row of `STORED_CHUNKS`."""
-
-    number: int
-    id: str
-    document_id: str
-    title: str
-    text: str
-    start: int
-    end: int
-    metadata: str
 
 
 class NotLoaded(Exception):
@@ -175,13 +142,13 @@ class Searcher:
         hits = _distinct(rankings)
         if not hits:
             return rankings, []
-        chunks = _fetch(self._database.rows, follower, hits, request)
+        chunks = fetch(self._database.rows, follower, hits, request)
         if len(chunks) == len(hits):
             return rankings, chunks
         with self._pinned(request.collection) as (connection, follower):
             rankings = rank(follower)
             hits = _distinct(rankings)
-            chunks = _fetch(connection.execute, follower, hits, request)
+            chunks = fetch(connection.execute, follower, hits, request)
         if len(chunks) < len(hits):
             self.followers.drop(request.collection)
             raise StoreUnavailable("the index disagreed with the database and is built again")
@@ -318,45 +285,3 @@ def _check(request: SearchRequest, query: Query | None) -> None:
         raise invalid("only lexical search works without a query vector", "mode")
     if query is None and request.min_score is not None:
         raise invalid("min_score bounds the cosine, which needs a query vector", "min_score")
-
-
-def _fetch(ask: Ask, follower: Follower, hits: Sequence[Hit], request: SearchRequest) -> Chunks:
-    """Return those hits that are still stored, in their order, with what was asked for."""
-    terms = frozenset(query_terms(request.query)) if request.has_highlights else frozenset()
-    near = range(-request.neighbors, request.neighbors + 1)
-    chunks = []
-    size = max(1, PAGE // len(near))
-    for page in (hits[first : first + size] for first in range(0, len(hits), size)):
-        numbers = sorted({hit.number + distance for hit in page for distance in near})
-        parameters = {"collection_id": follower.collection_id, "numbers": numbers}
-        stored = {row[0]: Stored(*row) for row in ask(STORED_CHUNKS, parameters)}
-        for hit in page:
-            found = stored.get(hit.number)
-            if found is not None:
-                around = [stored.get(hit.number + distance) for distance in near]
-                chunks.append(_chunk(hit, found, around, terms))
-    return chunks
-
-
-def _chunk(
-    hit: Hit, stored: Stored, around: Sequence[Stored | None], terms: frozenset[str]
-) -> ScoredChunk:
-    others = [one for one in around if one and one.document_id == stored.document_id]
-    return ScoredChunk(
-        chunk_id=stored.id,
-        document_id=stored.document_id,
-        title=stored.title,
-        text=stored.text,
-        start=stored.start,
-        end=stored.end,
-        score=hit.score,
-        cosine=hit.cosine,
-        metadata=json.loads(stored.metadata),
-        before=tuple(_passage(one) for one in others if one.number < stored.number),
-        after=tuple(_passage(one) for one in others if one.number > stored.number),
-        highlights=highlights(terms, stored.text) if terms else (),
-    )
-
-
-def _passage(stored: Stored) -> Passage:
-    return Passage(stored.id, stored.text, stored.start, stored.end)

@@ -141,13 +141,15 @@ class Snapshots:
                     if folder.is_dir() and _epoch(folder) < epoch:
                         shutil.rmtree(folder)
 
-    def sweep(self, heads: Mapping[str, Head]) -> None:
+    def sweep(self, read_heads: Callable[[], Mapping[str, Head]]) -> None:
         """Remove the snapshots that no collection can use.
 
         Args:
-            heads: of all collections, by id.
+            read_heads: returns those of all collections, by id; asked after the folders are listed,
+                so that a new collection's is known.
         """
         folders = list(self._root.iterdir()) if self._root.is_dir() else []
+        heads = read_heads()
         for folder in folders:
             head = heads.get(folder.name)
             if head is None:
