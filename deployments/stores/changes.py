@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select, tuple_
+from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, func, select, tuple_
 
 from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
@@ -36,6 +36,12 @@ HEAD = select(
 ).where(
     schema.collections.c.tenant == bindparam("tenant"),
     schema.collections.c.name == bindparam("name"),
+)
+
+HEADS = select(
+    *schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"],
+    *schema.collections.c["metric", "epoch"],
+    cast(schema.collections.c.index_settings, Text),
 )
 
 
@@ -72,9 +78,30 @@ def head(ask: Ask, collection: str) -> Head:
     parts = parts_of(collection)
     rows = ask(HEAD, {"tenant": parts[0], "name": parts[1]}) if parts else ()
     for row in rows:
-        found: Head = Head(*row)
-        return replace(found, index=IndexSettings(**json.loads(row[-1])))
+        return _head(row)
     raise not_found(collection)
+
+
+def heads(ask: Ask) -> dict[str, Head]:
+    """Return where the log of every collection stands, by its id."""
+    return {row[0]: _head(row) for row in ask(HEADS, {})}
+
+
+def _head(row: Any) -> Head:
+    found: Head = Head(*row)
+    return replace(found, index=IndexSettings(**json.loads(row[-1])))
+
+
+def totals(connection: Connection, head: Head, shard: Shard) -> tuple[int, int]:
+    """Return how many chunks a shard has, and the sum of their numbers."""
+    chunks, buckets = schema.chunks, shard.buckets
+    statement = select(func.count(), func.coalesce(func.sum(chunks.c.number), 0)).where(
+        chunks.c.collection_id == head.id
+    )
+    if shard.total > 1:
+        statement = statement.where(chunks.c.bucket.between(buckets.start, buckets.stop - 1))
+    count, total = connection.execute(statement).one()
+    return int(count), int(total)
 
 
 def changes_since(

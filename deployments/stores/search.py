@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
 from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
-from deployments.stores.changes import Ask, Head, head
+from deployments.stores.changes import Ask, Head, head, totals
 from deployments.stores.content import invalid
 from deployments.stores.database import Database
 from deployments.stores.filters import check_filter
@@ -30,7 +31,9 @@ from deployments.stores.highlights import highlights
 from deployments.stores.hits import Hit
 from deployments.stores.lexical import query_terms
 from deployments.stores.rankings import ShardRankings, num_wanted
+from deployments.stores.snapshots import Snapshots
 from deployments.stores.vectors import ready_vector
+from deployments.stores.workspace import Workspace
 from deployments.types import Passage, ScoredChunk, SearchRequest
 
 EVENTUAL_AGE_S = 1.0
@@ -38,6 +41,9 @@ EVENTUAL_AGE_S = 1.0
 
 MAX_REPLACEMENTS = 5
 """How often a collection may be deleted and created again while one search waits for it."""
+
+PATIENCE_S = 0.25
+"""How long a search waits for another one to follow the log, unless it may load by itself."""
 
 PAGE = 500
 
@@ -73,16 +79,50 @@ class Stored(NamedTuple):
     metadata: str
 
 
+class NotLoaded(Exception):
+    """The collection is not in memory, or far behind; another thread should load it."""
+
+
 class Searcher:
     """Searches every collection of one database; safe to use from many threads."""
 
-    def __init__(self, database: Database, args: RetrieverArgs, shard: Shard = WHOLE) -> None:
-        self.followers = Followers(args.max_collections_in_memory, shard)
+    def __init__(
+        self,
+        database: Database,
+        args: RetrieverArgs,
+        shard: Shard = WHOLE,
+        state: Path | None = None,
+    ) -> None:
+        """Start with nothing in memory.
+
+        Args:
+            database: of the collections.
+            args: how they are indexed.
+            shard: which part of each.
+            state: the state folder; None: indexes are in memory only, and snapshots unknown.
+        """
+        workspace = Workspace(state / "replicas") if state is not None else None
+        self.followers = Followers(
+            args.max_collections_in_memory,
+            shard,
+            max_bytes=args.memory_budget_mb * 1024 * 1024,
+            workspace=workspace,
+        )
+        self.snapshots: Snapshots | None = None
+        if state is not None and workspace is not None:
+            self.snapshots = Snapshots(state / "snapshots", workspace, shard)
+        self.workspace = workspace
         self._database = database
         self._args = args
+        self._shard = shard
 
     def search(
-        self, request: SearchRequest, query: Query | None, embedding_model: str | None
+        self,
+        request: SearchRequest,
+        query: Query | None,
+        embedding_model: str | None,
+        *,
+        may_load: bool = True,
     ) -> list[ScoredChunk]:
         """Return the best chunks, best first, as of a moment after the call began.
 
@@ -90,8 +130,10 @@ class Searcher:
             request: what is wanted; `is_eventual` allows a state up to 1 s old.
             query: float32[dim], L2-normalised; None only in lexical mode or with a ready vector.
             embedding_model: which model made `query`.
+            may_load: whether to load the collection, or to wait until another thread has.
 
         Raises:
+            NotLoaded: it would have to.
             CollectionNotFound: no collection has this name.
             InvalidRequest: the filter or the ready vector is none that can be used, or the mode or
                 `min_score` needs a query vector.
@@ -100,11 +142,16 @@ class Searcher:
         """
         _check(request, query)
         rank = partial(self._rank, request, query, embedding_model)
-        _, chunks = self._found(request, rank)
+        _, chunks = self._found(request, rank, may_load)
         return chunks
 
     def rankings(
-        self, request: SearchRequest, query: Query | None, embedding_model: str | None
+        self,
+        request: SearchRequest,
+        query: Query | None,
+        embedding_model: str | None,
+        *,
+        may_load: bool = True,
     ) -> ShardRankings:
         """Return what this shard adds to a search of all shards, as `search` would find it."""
         _check(request, query)
@@ -114,15 +161,15 @@ class Searcher:
             limit = num_wanted(request, self._args.candidates)
             return follower.rankings(request, checked, limit=limit)
 
-        rankings, chunks = self._found(request, rank)
+        rankings, chunks = self._found(request, rank, may_load)
         numbers = dict.fromkeys(hit.number for ranking in rankings for hit in ranking)
         return ShardRankings(tuple(map(tuple, rankings)), dict(zip(numbers, chunks, strict=True)))
 
     def _found(
-        self, request: SearchRequest, rank: Callable[[Follower], Rankings]
+        self, request: SearchRequest, rank: Callable[[Follower], Rankings], may_load: bool
     ) -> tuple[Rankings, Chunks]:
         """Return rankings, and every chunk in them once, in the order of their first hits."""
-        follower = self._follower(request)
+        follower = self._follower(request, may_load)
         rankings = rank(follower)
         hits = _distinct(rankings)
         if not hits:
@@ -139,7 +186,17 @@ class Searcher:
             raise StoreUnavailable("the index disagreed with the database and is built again")
         return rankings, chunks
 
-    def _follower(self, request: SearchRequest) -> Follower:
+    def close(self) -> None:
+        """Remove the working files; what is being searched stays readable."""
+        if self.workspace is not None:
+            self.workspace.close()
+
+    def load(self, collection: str) -> None:
+        """Bring a collection into memory and up to date."""
+        with self._pinned(collection):
+            return
+
+    def _follower(self, request: SearchRequest, may_load: bool) -> Follower:
         """Return a follower that has every change committed before the call."""
         now_s = time.monotonic()
         known = self.followers.known(request.collection) if request.is_eventual else None
@@ -148,6 +205,8 @@ class Searcher:
         head = self._head(request.collection)
         follower = self.followers.current(request.collection, head)
         if follower.sequence < head.sequence:
+            if not may_load and not _is_ready(follower):
+                raise NotLoaded
             with self._pinned(request.collection) as (_, follower):
                 pass
         follower.checked_at_s = now_s
@@ -158,15 +217,38 @@ class Searcher:
         """Hold a follower, and the database at the state that the follower has."""
         for _ in range(MAX_REPLACEMENTS):
             follower = self.followers.current(collection, self._head(collection))
-            with follower.following, self._database.read() as connection:
-                now = head(connection.execute, collection)
-                if not follower.can_follow(now):
-                    self.followers.drop(collection)
-                    continue
-                follower.follow(connection, now)
-                yield connection, follower
-                return
+            with follower.following:
+                is_restored = self._restored(follower, collection)
+                with self._database.read() as connection:
+                    now = head(connection.execute, collection)
+                    if not follower.can_follow(now):
+                        self.followers.drop(collection, follower)
+                        continue
+                    follower.follow(connection, now)
+                    if is_restored and not self._is_true(connection, follower, now):
+                        continue
+                    self.followers.measured(collection, follower)
+                    yield connection, follower
+                    return
         raise StoreUnavailable("the collection is being replaced")
+
+    def _restored(self, follower: Follower, collection: str) -> bool:
+        """Give an empty follower a snapshot's indexes; return whether there was one."""
+        if follower.sequence > 0 or self.snapshots is None:
+            return False
+        return self.snapshots.restore(follower, self._head(collection))
+
+    def _is_true(self, connection: Connection, follower: Follower, now: Head) -> bool:
+        """Return whether a follower holds the chunks that the database does; if not, drop it.
+
+        Another database may have been restored under the same ids since the snapshot was written.
+        """
+        assert self.snapshots is not None
+        if follower.totals() == totals(connection, now, self._shard):
+            return True
+        self.snapshots.refuse(follower)
+        follower.is_broken = True
+        return False
 
     def _head(self, collection: str) -> Head:
         try:
@@ -190,6 +272,14 @@ class Searcher:
             rrf_k=self._args.rrf_k,
         )
         return [hits[request.offset :]]
+
+
+def _is_ready(follower: Follower) -> bool:
+    """Return whether a follower has been loaded, and is not busy with a large change."""
+    if follower.sequence == 0 or not follower.following.acquire(timeout=PATIENCE_S):
+        return False
+    follower.following.release()
+    return True
 
 
 def _checked(

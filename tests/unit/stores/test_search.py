@@ -282,8 +282,8 @@ def test_vectors_survive_the_database_bit_for_bit(database: Database, searcher: 
     put(database, [doc("1")])
     find(searcher)
     (follower,) = searcher.followers.all()
-    assert follower.num_bytes == DIM * 4
-    stored = follower._indexes.dense._index.reconstruct(0)
+    assert follower.num_vector_bytes == DIM * 4 + 8 + 1  # the vector, its number, its bit
+    (stored,) = follower._indexes.dense.frozen().view.vectors(slice(None))
     assert np.array_equal(stored, vector("some text"))
 
 
