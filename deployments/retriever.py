@@ -37,6 +37,7 @@ from deployments.types import (
     Erasure,
     ErasureScope,
     IndexedDocument,
+    IndexStats,
     Metric,
     Place,
     ScoredChunk,
@@ -262,6 +263,11 @@ class Retriever:
     async def purge(self, collection_id: str) -> None:
         """Let go of everything older than a collection's epoch; see `Maintenance.purge`."""
         await self._write(lambda: self._maintenance.purge(collection_id))
+
+    async def index_stats(self, name: str) -> IndexStats | None:
+        """Return what this replica holds of a collection's vectors; None: not in memory."""
+        follower = self._searcher.followers.known(name)
+        return None if follower is None else await self._read(follower.index_stats)
 
     async def check_health(self) -> None:
         """Raise StoreUnavailable unless the database answers."""

@@ -287,7 +287,7 @@ def _checked(
 ) -> Query | None:
     """Return the query vector, if there is one, after making sure that it fits the collection."""
     if request.vector is not None:
-        return ready_vector(request.vector, follower.dim, "vector")
+        return ready_vector(request.vector, follower.dim, "vector", follower.metric)
     if query is not None and (len(query), embedding_model) != (
         follower.dim,
         follower.embedding_model,
