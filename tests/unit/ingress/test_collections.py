@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
+from deployments.errors import InvalidRequest
 from deployments.types import (
     CollectionChanges,
     CollectionSettings,
@@ -226,3 +227,17 @@ async def test_vectorize_takes_any_embedding_model(client: httpx.AsyncClient) ->
         assert len(embedded.json()["data"][0]["embedding"]) == dim
     refused = await client.post("/v1/data/vectorize", json={"texts": ["a"], "model": "fake-model"})
     assert (refused.status_code, refused.json()["error"]["param"]) == (404, "model")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"retrieval": {"collection": "c"}}, "retrieval.collection"), ({"model": "rag/c"}, "model")],
+)
+async def test_collection_that_cannot_be_asked_is_named_as_the_body_does(
+    client: httpx.AsyncClient, graph: FakeGraph, fields: dict[str, Any], param: str
+) -> None:
+    graph.stored["c"] = {}
+    graph.error = InvalidRequest("the collection has no embedding model")
+    graph.error.param = "collection"
+    response = await client.post("/v1/inference", json={"prompt": "x", **fields})
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
