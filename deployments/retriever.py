@@ -37,6 +37,7 @@ from deployments.types import (
     Erasure,
     ErasureScope,
     IndexedDocument,
+    IndexStats,
     Metric,
     Place,
     ScoredChunk,
@@ -263,6 +264,11 @@ class Retriever:
         """Let go of everything older than these collections' epochs; see `Maintenance.purge`."""
         for collection_id in collection_ids:  # not in the threads that others wait for
             await asyncio.to_thread(self._maintenance.purge, collection_id)
+
+    async def index_stats(self, name: str) -> IndexStats | None:
+        """Return what this replica holds of a collection's vectors; None: not in memory."""
+        follower = self._searcher.followers.known(name)
+        return None if follower is None else await self._read(follower.index_stats)
 
     async def check_health(self) -> None:
         """Raise StoreUnavailable unless the database answers."""
