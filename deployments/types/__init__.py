@@ -10,12 +10,14 @@ from deployments.types.answers import (
     Sources,
 )
 from deployments.types.collections import (
+    CollectionChanges,
     CollectionInfo,
     CollectionSettings,
     IndexKind,
     IndexSettings,
     IndexStats,
     Metric,
+    VectorSpace,
     VectorStorage,
 )
 from deployments.types.erasure import (
@@ -54,6 +56,7 @@ from deployments.types.generation import (
 from deployments.types.retrieval import (
     MAX_RERANKED,
     Document,
+    DocumentInfo,
     EmbeddedText,
     IndexedDocument,
     Passage,
@@ -72,11 +75,13 @@ __all__ = [
     "AllOf",
     "AnswerEvent",
     "AnyOf",
+    "CollectionChanges",
     "CollectionInfo",
     "CollectionSettings",
     "Condition",
     "Delta",
     "Document",
+    "DocumentInfo",
     "EmbeddedText",
     "EngineStats",
     "ErasedPart",
@@ -114,6 +119,7 @@ __all__ = [
     "Sources",
     "StoredDocument",
     "TokenLogprob",
+    "VectorSpace",
     "VectorStorage",
     "Vectors",
 ]
