@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from deployments.errors import CollectionNotFound, StoreUnavailable
 from deployments.stores.changes import Head, heads
 from deployments.stores.database import Database
-from deployments.stores.documents import LOG_LENGTH
 from deployments.stores.follower import Follower
 from deployments.stores.search import Searcher
+from deployments.stores.writes import LOG_LENGTH
 
 log = logging.getLogger(__name__)
 
