@@ -253,7 +253,7 @@ def test_another_shards_snapshot_is_refused(database: Database, tmp_path: Path):
 
 
 def test_removed_log_makes_a_snapshot_useless(saved: Saved, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("deployments.stores.documents.LOG_LENGTH", 2)
+    monkeypatch.setattr("deployments.stores.writes.LOG_LENGTH", 2)
     for i in range(6):
         DocumentStore(saved.database).delete("c", f"d{i}")
     replica = Replica(saved.database, saved.state)
