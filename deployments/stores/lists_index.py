@@ -66,7 +66,8 @@ class ListsIndex:
         width = code_width(dim)
         padded = -(-dim // width) * width
         metric = faiss.METRIC_L2 if view.codec.is_distance else faiss.METRIC_INNER_PRODUCT
-        index = faiss.index_factory(padded, f"IVF{num_lists},PQ{padded // width}", metric)
+        name = f"IVF{num_lists},PQ{padded // width}np"  # polysemous codes take minutes to learn
+        index = faiss.index_factory(padded, name, metric)
         index.cp.min_points_per_centroid = index.pq.cp.min_points_per_centroid = 1
         index.cp.max_points_per_centroid = TRAINING_ROWS_PER_LIST
         index.use_precomputed_table = -1  # it would take more memory than the codes

@@ -73,7 +73,7 @@ def improve(index: DenseIndex) -> int:
     done = 0
     while (plan := index.plan()) is not None:
         frozen = index.frozen()
-        index.adopt(frozen.build(plan, lambda: True, 2), frozen)
+        index.adopt(frozen.build(plan, lambda: True, 1), frozen)
         done += 1
         assert done < 5
     return done

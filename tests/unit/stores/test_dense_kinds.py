@@ -100,9 +100,9 @@ def test_one_row_in_10_000_is_found(kind, storage, metric):
 @pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
 @pytest.mark.parametrize("share", [0.5, 0.05])
 def test_filtered_search_returns_as_many_as_there_are(kind, share):
-    vectors = ready(clustered(20_000, DIM), "cosine")
-    index = index_of(vectors, kind, batch=5000)
-    mask = np.random.default_rng(1).random(20_000) < share
+    vectors = ready(clustered(8000, DIM), "cosine")
+    index = index_of(vectors, kind, batch=4000)
+    mask = np.random.default_rng(1).random(8000) < share
     found = 0
     for query in ready(clustered(10, DIM, seed=4), "cosine"):
         numbers = [hit.number for hit in index.search(query, 50, index.select(mask))]
@@ -111,7 +111,7 @@ def test_filtered_search_returns_as_many_as_there_are(kind, share):
         order = expected(vectors, query, "cosine", mask)[:50]
         found += len(set(numbers) & set(order.tolist()))
     assert found > 0.9 * 500
-    everything = index.search(vectors[0], 20_000, index.select(mask))
+    everything = index.search(vectors[0], 8000, index.select(mask))
     assert sorted(hit.number for hit in everything) == np.flatnonzero(mask).tolist()
 
 
