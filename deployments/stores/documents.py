@@ -149,6 +149,7 @@ class _Write:
         self._log_start: int = max(collection.log_start, self._sequence - LOG_LENGTH)
         self._next_number: int = collection.next_chunk_number
         self._time = utc_now()
+        self._documents: list[dict[str, object]] = []
         self._chunks: list[dict[str, object]] = []
         self._has_changed = False
 
@@ -184,7 +185,7 @@ class _Write:
         if old is None:
             values |= {"id": document.id, "created_at": self._time}
             values |= {"collection_id": self._collection_id}
-            self._connection.execute(insert(table).values(values))
+            self._documents.append(values)
         else:
             self._remove_chunks(document.id)
             where = _is(self._collection_id, document.id)
@@ -203,7 +204,9 @@ class _Write:
         return result.rowcount == 1
 
     def finish(self) -> None:
-        """Write the new chunks and the collection's new sequence number, if anything changed."""
+        """Write what is new and the collection's new sequence number, if anything changed."""
+        if self._documents:
+            self._connection.execute(insert(schema.documents), self._documents)
         if self._chunks:
             self._connection.execute(insert(schema.chunks), self._chunks)
         if not self._has_changed:
