@@ -5,7 +5,8 @@ them. It does not know prompts or answers (``rag.py``).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -15,6 +16,8 @@ from deployments.types import (
     CollectionSettings,
     Document,
     EmbeddedText,
+    Exported,
+    Imported,
     IndexedDocument,
     Relevance,
     ScoredChunk,
@@ -22,7 +25,7 @@ from deployments.types import (
     StoredDocument,
     Vectors,
 )
-from graphs.handles import Deadline, call
+from graphs.handles import Deadline, call, streamed
 from graphs.reranking import Reranking, num_candidates
 
 INDEX_BATCH_CHARS = 1_000_000
@@ -143,6 +146,27 @@ class Corpus:
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         """Delete a document; the next search of any replica no longer finds it."""
         await self._retrieve("delete_document", timeout_s, collection, document_id)
+
+    async def export_collection(
+        self, collection: str, *, timeout_s: float
+    ) -> AsyncGenerator[bytes]:
+        """Yield a Parquet file with one state of a collection, in pieces of a few MiB."""
+        method = self._retriever.options(method_name="export_collection", stream=True)
+        deadline = Deadline(timeout_s)
+        async with aclosing(streamed(method.remote(collection), deadline)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        """Write a collection to a new Parquet file below a root of the server's."""
+        return await self._retrieve("export_to", timeout_s, collection, uri, timeout_s)
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Store the rows of a Parquet file, or of that at a URI; refused rows are reported."""
+        args = (collection, source, max_document_bytes, timeout_s)
+        return await self._retrieve("import_collection", timeout_s, *args)
 
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
         response = self._retriever.options(method_name=method).remote(*args)

@@ -22,6 +22,7 @@ from deployments.ingress.native.collections import collections_router, documents
 from deployments.ingress.native.data import data_router
 from deployments.ingress.native.inference import inference_router
 from deployments.ingress.native.operations import operations_router
+from deployments.ingress.native.transfer import transfer_router
 from deployments.ingress.openai.chat import chat_router
 from deployments.ingress.openai.completions import completions_router
 from deployments.ingress.openai.embeddings import embeddings_router
@@ -40,6 +41,7 @@ ROUTERS = (
     data_router,
     collections_router,
     documents_router,
+    transfer_router,
     chat_router,
     completions_router,
     embeddings_router,

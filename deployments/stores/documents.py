@@ -16,7 +16,7 @@ from deployments.stores.content import (
     content_hash,
     is_document_id,
 )
-from deployments.stores.database import Database
+from deployments.stores.database import Database, insert_many
 from deployments.stores.ids import new_id, utc_now
 from deployments.types import (
     CollectionSettings,
@@ -74,7 +74,7 @@ class DocumentStore:
             row = require_collection(connection, collection, lock=True)
             if (row.embedding_model, row.dim) != (embedding_model, dim):
                 raise Conflict(f"collection {collection!r} holds another embedding model's vectors")
-            write = _Write(connection, row)
+            write = Write(connection, row)
             hashes = write.stored_hashes([document.id for document in documents])
             indexed = [
                 write.put(document, vectors, hashes.get(document.id))
@@ -94,7 +94,7 @@ class DocumentStore:
             collection_id = require_collection(connection, collection).id
             row = None
             if is_document_id(document_id):
-                statement = select(schema.documents).where(_is(collection_id, document_id))
+                statement = select(schema.documents).where(is_document(collection_id, document_id))
                 row = connection.execute(statement).one_or_none()
         if row is None:
             raise DocumentNotFound("the collection holds no document with this id")
@@ -111,7 +111,7 @@ class DocumentStore:
             DocumentNotFound: the collection holds no document with this id.
         """
         with self._database.write() as connection:
-            write = _Write(connection, require_collection(connection, collection, lock=True))
+            write = Write(connection, require_collection(connection, collection, lock=True))
             if not is_document_id(document_id) or not write.remove(document_id):
                 raise DocumentNotFound("the collection holds no document with this id")
             write.finish()
@@ -134,12 +134,13 @@ def _fits(document: Document, embedded: EmbeddedText) -> bool:
     return is_matrix and bool(np.isfinite(vectors).all()) and all(spans)
 
 
-def _is(collection_id: str, document_id: str) -> ColumnElement[bool]:
+def is_document(collection_id: str, document_id: str) -> ColumnElement[bool]:
+    """Return the condition that finds a document's row."""
     documents = schema.documents
     return and_(documents.c.collection_id == collection_id, documents.c.id == document_id)
 
 
-class _Write:
+class Write:
     """One transaction on one collection, whose row it holds: the numbers it hands out."""
 
     def __init__(self, connection: Connection, collection: Row[Any]) -> None:
@@ -166,13 +167,20 @@ class _Write:
         return found
 
     def put(
-        self, document: Document, embedded: EmbeddedText, old: tuple[bytes, int] | None
+        self,
+        document: Document,
+        embedded: EmbeddedText,
+        old: tuple[bytes, int] | None,
+        times: tuple[str, str] | None = None,
     ) -> IndexedDocument:
-        """Write one document and log its chunks, unless its content hash is the old one."""
+        """Write one document and log its chunks, unless its content hash is the old one.
+
+        `times` are when it was created and last changed, for one that is new here.
+        """
         digest = content_hash(document)
         if old is not None and old[0] == digest:
             return IndexedDocument(document.id, "unchanged", old[1])
-        values = {
+        values: dict[str, object] = {
             "title": document.title,
             "text": document.text,
             "metadata": document.metadata,
@@ -183,12 +191,13 @@ class _Write:
         }
         table = schema.documents
         if old is None:
-            values |= {"id": document.id, "created_at": self._time}
+            created_at, updated_at = times or (self._time, self._time)
+            values |= {"id": document.id, "created_at": created_at, "updated_at": updated_at}
             values |= {"collection_id": self._collection_id}
             self._documents.append(values)
         else:
             self._remove_chunks(document.id)
-            where = _is(self._collection_id, document.id)
+            where = is_document(self._collection_id, document.id)
             self._connection.execute(update(table).where(where).values(values))
         self._add_chunks(document, embedded)
         return IndexedDocument(
@@ -198,7 +207,7 @@ class _Write:
     def remove(self, document_id: str) -> bool:
         """Delete a document and log the removal; return whether there was one."""
         self._remove_chunks(document_id)
-        where = _is(self._collection_id, document_id)
+        where = is_document(self._collection_id, document_id)
         result = self._connection.execute(delete(schema.documents).where(where))
         self._has_changed = self._has_changed or result.rowcount == 1
         return result.rowcount == 1
@@ -206,9 +215,9 @@ class _Write:
     def finish(self) -> None:
         """Write what is new and the collection's new sequence number, if anything changed."""
         if self._documents:
-            self._connection.execute(insert(schema.documents), self._documents)
+            insert_many(self._connection, schema.documents, self._documents)
         if self._chunks:
-            self._connection.execute(insert(schema.chunks), self._chunks)
+            insert_many(self._connection, schema.chunks, self._chunks)
         if not self._has_changed:
             return
         collections, removed = schema.collections, schema.removed_chunks

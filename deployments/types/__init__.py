@@ -56,6 +56,7 @@ from deployments.types.retrieval import (
     StoredDocument,
     Vectors,
 )
+from deployments.types.transfers import Exported, Imported, RowError
 
 __all__ = [
     "MAX_RERANKED",
@@ -69,6 +70,7 @@ __all__ = [
     "Document",
     "EmbeddedText",
     "EngineStats",
+    "Exported",
     "FilterOperator",
     "FinishReason",
     "Finished",
@@ -77,6 +79,7 @@ __all__ = [
     "Grammar",
     "GrammarKind",
     "Grounding",
+    "Imported",
     "IndexKind",
     "IndexSettings",
     "IndexedDocument",
@@ -90,6 +93,7 @@ __all__ = [
     "ReplyTo",
     "Retrieval",
     "Role",
+    "RowError",
     "SamplingParams",
     "ScoredChunk",
     "SearchMode",
