@@ -6,6 +6,7 @@ import typer
 from pydantic import ValidationError
 
 from cluster.ask import ask
+from cluster.backup import backup, restore
 from cluster.down import down
 from cluster.errors import OperatorError
 from cluster.help import help_of
@@ -15,6 +16,7 @@ from cluster.logs import logs
 from cluster.models import models
 from cluster.search import search
 from cluster.status import status
+from cluster.transfer import export, import_
 from cluster.up import up
 
 INTERRUPTED = 130
@@ -28,6 +30,9 @@ app = typer.Typer(
 )
 for command in (up, down, status, logs, ingest, ask, search, models):
     app.command(help=help_of(command))(command)
+for command in (export, backup, restore):
+    app.command(help=help_of(command))(command)
+app.command("import", help=help_of(import_))(import_)
 app.add_typer(keys, name="keys")
 
 

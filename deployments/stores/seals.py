@@ -61,6 +61,12 @@ class SealedWriter:
         return piece
 
 
+def sealed(table: pa.Table, metadata: dict[str, str]) -> bytes:
+    """Return a whole file of one row group."""
+    writer = SealedWriter(table.schema)
+    return writer.write(table) + writer.finish(metadata)
+
+
 class _Pieces:
     """A file that hands out what was written to it."""
 
