@@ -30,8 +30,9 @@ app = typer.Typer(
 )
 for command in (up, down, status, logs, ingest, ask, search, models):
     app.command(help=help_of(command))(command)
-for command in (export, backup, restore):
-    app.command(help=help_of(command))(command)
+app.command(help=help_of(export))(export)
+app.command(help=help_of(backup))(backup)
+app.command(help=help_of(restore))(restore)
 app.command("import", help=help_of(import_))(import_)
 app.add_typer(keys, name="keys")
 

@@ -84,7 +84,7 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
     references = set(re.findall(r"#/components/schemas/([A-Za-z_]+)", str(description)))
     assert references <= set(description["components"]["schemas"])
     bodies = [o["requestBody"] for o in operations.values() if "requestBody" in o]
-    assert len(bodies) == 13
+    assert len(bodies) == 15
 
 
 def _described_app() -> object:
