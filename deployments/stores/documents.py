@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 from deployments.errors import Conflict, DocumentNotFound, EngineFailed
 from deployments.stores import schema
 from deployments.stores.buckets import bucket_of
+from deployments.stores.bulk import insert_many
 from deployments.stores.collections import find_collection, insert_collection, require_collection
 from deployments.stores.content import (
     check_collection_name,
@@ -16,7 +17,7 @@ from deployments.stores.content import (
     content_hash,
     is_document_id,
 )
-from deployments.stores.database import Database, insert_many
+from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.types import (
     CollectionSettings,

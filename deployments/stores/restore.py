@@ -27,7 +27,8 @@ from deployments.stores.backup import (
     schema_of,
     tables_of,
 )
-from deployments.stores.database import Database, insert_many
+from deployments.stores.bulk import insert_many
+from deployments.stores.database import Database
 from deployments.stores.folders import BackupFolder
 from deployments.stores.ids import new_id
 from deployments.stores.migrations import alembic_config

@@ -17,6 +17,14 @@ from deployments.types.collections import (
     Metric,
     VectorStorage,
 )
+from deployments.types.erasure import (
+    PLACES,
+    ErasedPart,
+    Erasure,
+    ErasureKind,
+    ErasureScope,
+    Place,
+)
 from deployments.types.filters import (
     AllOf,
     AnyOf,
@@ -60,6 +68,7 @@ from deployments.types.transfers import Exported, Imported, RowError
 
 __all__ = [
     "MAX_RERANKED",
+    "PLACES",
     "AllOf",
     "AnswerEvent",
     "AnyOf",
@@ -70,6 +79,10 @@ __all__ = [
     "Document",
     "EmbeddedText",
     "EngineStats",
+    "ErasedPart",
+    "Erasure",
+    "ErasureKind",
+    "ErasureScope",
     "Exported",
     "FilterOperator",
     "FinishReason",
@@ -88,6 +101,7 @@ __all__ = [
     "Metric",
     "Not",
     "Passage",
+    "Place",
     "PromptAccepted",
     "Relevance",
     "ReplyTo",
