@@ -13,9 +13,9 @@ from sqlalchemy import Connection
 from deployments.errors import Conflict, DeadlineExceeded, RagError
 from deployments.stores.collections import find_collection, insert_collection, require_collection
 from deployments.stores.database import Database
-from deployments.stores.documents import Write
 from deployments.stores.incoming import Incoming
 from deployments.stores.parquet_rows import Limits, ParquetRows
+from deployments.stores.writes import Write
 from deployments.types import CollectionSettings, Imported, Metric, RowError
 
 MAX_ERRORS = 100

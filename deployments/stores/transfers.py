@@ -9,6 +9,7 @@ from deployments.stores.exports import Export
 from deployments.stores.imports import Import, Stop
 from deployments.stores.locations import Locations
 from deployments.stores.parquet_rows import Limits
+from deployments.stores.paths import check_path
 from deployments.types import Exported, Imported
 
 
@@ -65,6 +66,5 @@ class Transfers:
 
 
 def tenant_of(collection: str) -> str:
-    """Return whose collection a path names: `name` is the default tenant's, else `tenant/name`."""
-    tenant, slash, _ = collection.rpartition("/")
-    return tenant if slash else "default"
+    """Return whose collection a path names."""
+    return check_path(collection)[0]

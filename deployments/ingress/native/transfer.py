@@ -28,7 +28,7 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 def transfer_router(services: Services) -> APIRouter:
     """Return the routes that move whole collections."""
     router = APIRouter(tags=["Collections"])
-    graph, args = services.graph, services.args
+    args = services.args
     timeout_s = args.request_timeout_s
     described = describe("export", ExportRequest, ExportResult, errors=(403, 404, 409, 502))
     described["responses"][200]["content"][PARQUET] = BINARY
@@ -40,7 +40,7 @@ def transfer_router(services: Services) -> APIRouter:
 
         A row is a document with its chunks and their vectors; the import takes it back to the bit.
         """
-        body = ExportRequest()
+        graph, body = services.graph_of(request), ExportRequest()
         if (await request.body()).strip():
             body = await services.read(request, ExportRequest)
         if body.uri is not None:
@@ -65,7 +65,7 @@ def transfer_router(services: Services) -> APIRouter:
             source = (await services.read(request, ImportRequest)).uri
         elif not source:
             raise InvalidRequest("the body is empty; send a Parquet file")
-        imported = await graph.import_collection(
+        imported = await services.graph_of(request).import_collection(
             name, source, max_document_bytes=args.max_document_bytes, timeout_s=timeout_s
         )
         answer = {each.name: getattr(imported, each.name) for each in dataclasses.fields(imported)}
