@@ -97,7 +97,10 @@ class Import:
             if incoming.error is not None:
                 self._num_failed += 1
                 if len(self._errors) < MAX_ERRORS:
-                    self._errors.append(RowError(incoming.row, incoming.id, incoming.error))
+                    error = incoming.error
+                    self._errors.append(
+                        RowError(incoming.row, incoming.id, error.message, error.param)
+                    )
         self._num_rows += len(part)
 
     def _written(

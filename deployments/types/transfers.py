@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from deployments.errors import RagError
-
 
 @dataclass(frozen=True, slots=True)
 class Exported:
@@ -18,11 +16,12 @@ class Exported:
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """A row that could not be stored; rows count from 0 in the file."""
+    """A row that is invalid, and why; rows count from 0 in the file, `param` is the column."""
 
     row: int
     id: str | None
-    error: RagError
+    message: str
+    param: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

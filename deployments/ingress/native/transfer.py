@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import InvalidRequest
+from deployments.errors import InvalidRequest, RagError
 from deployments.ingress.errors import error_object
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.base import COLLECTION_PATTERN
@@ -20,6 +20,7 @@ from deployments.ingress.schemas.transfer import (
     ImportResult,
 )
 from deployments.ingress.services import Services, json_response
+from deployments.types import RowError
 
 Name = Annotated[str, Path(pattern=COLLECTION_PATTERN)]
 BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -71,12 +72,18 @@ def transfer_router(services: Services) -> APIRouter:
         answer = {each.name: getattr(imported, each.name) for each in dataclasses.fields(imported)}
         request_id = request.state.request_id
         answer["errors"] = [
-            {"row": one.row, "id": one.id, "error": error_object(one.error, request_id)}
+            {"row": one.row, "id": one.id, "error": error_object(_error(one), request_id)}
             for one in imported.errors
         ]
         return json_response(answer)
 
     return router
+
+
+def _error(row: RowError) -> RagError:
+    error = InvalidRequest(row.message)
+    error.param = row.param
+    return error
 
 
 class FileStream(Response):

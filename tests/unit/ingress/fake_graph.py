@@ -11,7 +11,6 @@ from deployments.errors import (
     CollectionNotFound,
     Conflict,
     DocumentNotFound,
-    InvalidRequest,
     NotFound,
     RagError,
 )
@@ -324,7 +323,7 @@ class FakeGraph:
             num_unchanged=0,
             num_chunks=0,
             num_failed=len(bad),
-            errors=tuple(RowError(i, f"row{i}", InvalidRequest("too large")) for i in bad),
+            errors=tuple(RowError(i, f"row{i}", "too large", "text") for i in bad),
         )
 
     async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:

@@ -312,7 +312,7 @@ def test_bad_rows_are_reported_and_keep_no_other_out(database: Database):
     )
     report = Import(database, "c", imports.Limits(1000)).run(io.BytesIO(content))
     assert (report.num_rows, report.num_created, report.num_failed) == (21, 2, 19)
-    assert [(e.row, e.error.param) for e in report.errors] == [
+    assert [(e.row, e.param) for e in report.errors] == [
         (i, row[4]) for i, row in enumerate(rows) if row[4]
     ]
     assert [e.id for e in report.errors][:3] == ["short", "nan", "inf"]
