@@ -34,7 +34,7 @@ from deployments.types import (
 from graphs.batches import batches
 from graphs.embedders import Embedders
 from graphs.erasing import Erasing
-from graphs.handles import Deadline, call, plainly_pickled, streamed
+from graphs.handles import Deadline, call, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
 from graphs.shards import Shards
 from graphs.spaces import Ask, Spaces
@@ -167,9 +167,9 @@ class Corpus:
         self, collection: str, *, timeout_s: float
     ) -> AsyncGenerator[bytes]:
         """Yield a Parquet file with one state of a collection, in pieces of a few MiB."""
-        method = self._retriever.options(method_name="export_collection", stream=True)
         deadline = Deadline(timeout_s)
-        async with aclosing(streamed(method.remote(collection), deadline)) as pieces:
+        stream = self._shards.stream("export_collection", collection, deadline=deadline)
+        async with aclosing(stream) as pieces:
             async for piece in pieces:
                 yield piece
 
