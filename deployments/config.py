@@ -96,8 +96,10 @@ class RetrieverArgs(Args):
         default=2, ge=1, le=64, description="of each shard, where it has more"
     )
     max_collections_in_memory: int = Field(default=64, ge=1)
-    rrf_k: int = Field(default=60, ge=1, le=1000, description="constant of rank fusion")
+    rrf_k: int = Field(default=2, ge=1, le=1000, description="constant of rank fusion")
     candidates: int = Field(default=50, ge=1, le=1000, description="hits of each kind to fuse")
+    """The usual 60 weighs the first and the twentieth of a ranking almost alike, so that a ranking
+    with little to say spoils the other. Source: `tests/bench/quality.py --grid`."""
 
 
 class IngressArgs(Args):
