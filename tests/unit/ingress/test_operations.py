@@ -93,6 +93,7 @@ def _described_app() -> object:
     return build_app(graph, FakeKeys(), IngressArgs(), extract=extract)
 
 
+schemathesis.serializer.alias("application/vnd.apache.parquet", "application/octet-stream")
 schema = schemathesis.openapi.from_asgi("/openapi.json", _described_app())
 
 
