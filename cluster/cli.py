@@ -6,6 +6,7 @@ import typer
 from pydantic import ValidationError
 
 from cluster.ask import ask
+from cluster.backup import backup, restore
 from cluster.down import down
 from cluster.erase import erase
 from cluster.errors import OperatorError
@@ -17,6 +18,7 @@ from cluster.models import models
 from cluster.search import search
 from cluster.status import status
 from cluster.stored import collections, documents
+from cluster.transfer import export, import_
 from cluster.up import up
 
 INTERRUPTED = 130
@@ -31,6 +33,10 @@ app = typer.Typer(
 COMMANDS = (up, down, status, logs, ingest, ask, search, erase, collections, documents, models)
 for command in COMMANDS:
     app.command(help=help_of(command))(command)
+app.command(help=help_of(export))(export)
+app.command(help=help_of(backup))(backup)
+app.command(help=help_of(restore))(restore)
+app.command("import", help=help_of(import_))(import_)
 app.add_typer(keys, name="keys")
 
 

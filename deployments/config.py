@@ -123,6 +123,11 @@ class Settings(BaseSettings):
     state_dir: Path = Path("~/.local/state/ragserve")
     http_port: int = Field(default=8080, ge=1, le=65535)
     database_url: str = ""
+    transfer_roots: str = Field(
+        default="",
+        description="folders and `scheme://bucket/prefix` that exports may be written below and "
+        "imports read from, separated by commas; each tenant has its own folder in them",
+    )
 
     @property
     def state_path(self) -> Path:

@@ -5,8 +5,9 @@ know how vectors are made, nor Ray.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -22,11 +23,15 @@ from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.erasures import ErasureStore
 from deployments.stores.loads import Loads
+from deployments.stores.locations import locations_of
 from deployments.stores.maintenance import Maintenance
 from deployments.stores.migrations import migrate
+from deployments.stores.mover import NUM_MOVERS, Mover
+from deployments.stores.parquet_rows import Limits
 from deployments.stores.pepper import pepper
 from deployments.stores.rankings import ShardRankings
 from deployments.stores.search import NotLoaded, Searcher
+from deployments.stores.transfers import Transfers
 from deployments.types import (
     CollectionChanges,
     CollectionInfo,
@@ -36,6 +41,8 @@ from deployments.types import (
     EmbeddedText,
     Erasure,
     ErasureScope,
+    Exported,
+    Imported,
     IndexedDocument,
     IndexStats,
     Metric,
@@ -93,9 +100,9 @@ class Retriever:
             StoreUnavailable: the database did not answer; safe to retry.
         """
         settings = Settings()
-        address = settings.database
-        migrate(address)
-        self._database = Database(address, pool_size=NUM_READERS + NUM_WRITERS + NUM_LOADERS + 2)
+        migrate(settings.database)
+        num_threads = NUM_READERS + NUM_WRITERS + NUM_LOADERS + NUM_MOVERS
+        self._database = Database(settings.database, pool_size=num_threads + 2)
         self._collections = CollectionStore(self._database)
         self._documents = DocumentStore(self._database)
         self._erasures = ErasureStore(self._database, pepper(settings.state_path))
@@ -106,6 +113,7 @@ class Retriever:
         self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "retriever-write")
         self._loaders = ThreadPoolExecutor(NUM_LOADERS, "retriever-load")
+        self._mover = Mover(Transfers(self._database, locations_of(settings.transfer_roots)))
         self._loads = Loads(self._searcher.load, self._loaders)
         self._maintenance.start()
 
@@ -215,6 +223,23 @@ class Retriever:
     async def delete_document(self, collection: str, document_id: str) -> None:
         """Delete a document; raises CollectionNotFound or DocumentNotFound."""
         await self._write(lambda: self._documents.delete(collection, document_id))
+
+    async def export_collection(self, collection: str) -> AsyncGenerator[bytes]:
+        """Yield a Parquet file with one state of a collection, in pieces; see `Export.pieces`."""
+        async with aclosing(self._mover.pieces(collection)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def export_to(self, collection: str, uri: str, timeout_s: float) -> Exported:
+        """Write a collection to a new file below a root; see `Transfers.export_to`."""
+        return await self._mover.export_to(collection, uri, timeout_s)
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Store the rows of a Parquet file, or of that at a URI; see `Transfers.import_from`."""
+        limits = Limits(max_document_bytes)
+        return await self._mover.import_from(collection, source, limits, timeout_s)
 
     async def erase(self, scope: ErasureScope) -> Erasure:
         """Delete from the database, and return the receipt; see `ErasureStore.erase`."""

@@ -5,7 +5,8 @@ them. It does not know prompts or answers (``rag.py``).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -20,6 +21,8 @@ from deployments.types import (
     EmbeddedText,
     Erasure,
     ErasureScope,
+    Exported,
+    Imported,
     IndexedDocument,
     IndexStats,
     Relevance,
@@ -165,6 +168,27 @@ class Corpus:
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         """Delete a document; the next search of any replica no longer finds it."""
         await self._retrieve("delete_document", timeout_s, collection, document_id)
+
+    async def export_collection(
+        self, collection: str, *, timeout_s: float
+    ) -> AsyncGenerator[bytes]:
+        """Yield a Parquet file with one state of a collection, in pieces of a few MiB."""
+        deadline = Deadline(timeout_s)
+        stream = self._shards.stream("export_collection", collection, deadline=deadline)
+        async with aclosing(stream) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        """Write a collection to a new Parquet file below a root of the server's."""
+        return await self._retrieve("export_to", timeout_s, collection, uri, timeout_s)
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Store the rows of a Parquet file, or of that at a URI; refused rows are reported."""
+        args = (collection, source, max_document_bytes, timeout_s)
+        return await self._retrieve("import_collection", timeout_s, *args)
 
     async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
         """Erase documents; return the receipt when all is clean, or after `wait_s`."""

@@ -95,6 +95,35 @@ async def delivered(
         await asyncio.gather(work, return_exceptions=True)
 
 
+async def streamed(response: Response, deadline: Deadline) -> AsyncGenerator[Any]:
+    """Yield the items of a streaming handle call; closing the iterator stops the replica's work.
+
+    Raises:
+        DeadlineExceeded: the deadline passed before the last item.
+        RagError: what the replica raised, or what its loss means to the caller.
+    """
+    items = aiter(cast("DeploymentResponseGenerator[Any]", response))
+    has_ended = False
+    try:
+        while True:
+            async with asyncio.timeout_at(deadline.at):
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    has_ended = True
+                    return
+            yield item
+    except TimeoutError:
+        raise DeadlineExceeded("the request did not finish before its deadline") from None
+    except RagError:
+        raise
+    except Exception as exc:
+        raise translate(exc) from exc
+    finally:
+        if not has_ended:
+            cancel(response)
+
+
 async def call_all(
     handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
 ) -> list[Any]:

@@ -8,7 +8,7 @@ collections among themselves: a collection's searches go to the same few, which 
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from ray.serve.config import RequestRouterConfig
@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.config import RetrieverArgs
 from deployments.stores.rankings import merge
 from deployments.types import ScoredChunk, SearchRequest
-from graphs.handles import Deadline, call, call_all, call_every, plainly_pickled
+from graphs.handles import Deadline, call, call_all, call_every, plainly_pickled, streamed
 
 ROUTER = RequestRouterConfig.model_validate(
     {
@@ -79,6 +79,12 @@ class Shards:
         shard = next(self._turn) % len(self._handles)
         handle = self._handles[shard].options(method_name=method)
         return await call(handle.remote(*args), deadline)
+
+    def stream(self, method: str, *args: Any, deadline: Deadline) -> AsyncGenerator[Any]:
+        """Call what any replica can do and yields the parts of."""
+        shard = next(self._turn) % len(self._handles)
+        handle = self._handles[shard].options(method_name=method, stream=True)
+        return streamed(handle.remote(*args), deadline)
 
     async def check(self, deadline: Deadline) -> None:
         """Raise unless a replica of every shard answers."""

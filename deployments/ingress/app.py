@@ -27,6 +27,7 @@ from deployments.ingress.native.erasures import erasures_router
 from deployments.ingress.native.inference import inference_router
 from deployments.ingress.native.operations import operations_router
 from deployments.ingress.native.stored import documents_router
+from deployments.ingress.native.transfer import transfer_router
 from deployments.ingress.openai.chat import chat_router
 from deployments.ingress.openai.completions import completions_router
 from deployments.ingress.openai.embeddings import embeddings_router
@@ -45,6 +46,7 @@ ROUTERS = (
     data_router,
     collections_router,
     documents_router,
+    transfer_router,
     erasures_router,
     chat_router,
     completions_router,

@@ -1,6 +1,6 @@
 """What the ingress needs of a graph. The graph itself lives in ``graphs/`` and is handed in."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from deployments.types import (
@@ -13,7 +13,9 @@ from deployments.types import (
     EmbeddedText,
     Erasure,
     ErasureScope,
+    Exported,
     GenerationRequest,
+    Imported,
     IndexedDocument,
     IndexStats,
     Relevance,
@@ -142,6 +144,20 @@ class Graph(Protocol):
 
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         """Delete a document; the next search of any replica no longer finds it."""
+        ...
+
+    def export_collection(self, collection: str, *, timeout_s: float) -> AsyncGenerator[bytes]:
+        """Yield a Parquet file with one state of a collection, in pieces of a few MiB."""
+        ...
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        """Write a collection to a new Parquet file below a root of the server's."""
+        ...
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Store the rows of a Parquet file, or of that at a URI; refused rows are reported."""
         ...
 
     async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:

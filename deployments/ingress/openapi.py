@@ -18,7 +18,9 @@ from deployments.ingress.schemas import (
     receipts,
     responses,
     stored,
+    transfer,
 )
+from deployments.ingress.schemas.base import Schema
 from deployments.ingress.schemas.cleaning import CleanRequest
 from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
 from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
@@ -30,6 +32,7 @@ from deployments.ingress.schemas.openai import ChatCompletionRequest, Completion
 from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
 from deployments.ingress.schemas.responses import ErrorResponse
 from deployments.ingress.schemas.search import SearchBody
+from deployments.ingress.schemas.transfer import ExportRequest, ImportRequest
 
 BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
@@ -38,6 +41,8 @@ BODIES: tuple[type[BaseModel], ...] = (
     CreateCollection,
     DifyRetrieval,
     EmbeddingRequest,
+    ExportRequest,
+    ImportRequest,
     EraseRequest,
     IndexRequest,
     InferenceRequest,
@@ -49,16 +54,17 @@ BODIES: tuple[type[BaseModel], ...] = (
 )
 ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
-    for module in (cleaned, compatible, generated, receipts, responses, stored)
+    for module in (cleaned, compatible, generated, receipts, responses, stored, transfer)
     for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
+    if not issubclass(model, Schema)
 )
 REF = "#/components/schemas/{model}"
 KEY = {"type": "http", "scheme": "bearer", "description": "A key of this installation"}
 ERRORS = {
     400: "The request is malformed or asks for what cannot be done",
     401: "No valid key came with the request",
-    403: "No valid key came with the request (Dify's form)",
+    403: "The key does not cover this (Dify's form: no valid key came with the request)",
     404: "The named thing does not exist",
     409: "The thing exists already",
     413: "The body or a document is too large",

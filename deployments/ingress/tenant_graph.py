@@ -23,7 +23,9 @@ from deployments.types import (
     EmbeddedText,
     Erasure,
     ErasureScope,
+    Exported,
     GenerationRequest,
+    Imported,
     IndexedDocument,
     IndexStats,
     Relevance,
@@ -175,6 +177,31 @@ class TenantGraph:
         """Delete a document."""
         with self._path(collection) as path:
             await self._graph.delete_document(path, document_id, timeout_s=timeout_s)
+
+    async def export_collection(
+        self, collection: str, *, timeout_s: float
+    ) -> AsyncGenerator[bytes]:
+        """Yield a Parquet file with one state of a collection."""
+        with self._path(collection) as path:
+            async with aclosing(self._graph.export_collection(path, timeout_s=timeout_s)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        """Write a collection to a file in the tenant's folder below a root."""
+        with self._path(collection) as path:
+            exported = await self._graph.export_to(path, uri, timeout_s=timeout_s)
+            return dataclasses.replace(exported, collection=collection)
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Store the rows of a Parquet file, or of one in the tenant's folder below a root."""
+        with self._path(collection) as path:
+            imported = await self._graph.import_collection(
+                path, source, max_document_bytes=max_document_bytes, timeout_s=timeout_s
+            )
+            return dataclasses.replace(imported, collection=collection)
 
     async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
         """Erase documents of the tenant's."""

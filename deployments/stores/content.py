@@ -18,6 +18,8 @@ UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 BUILT_IN = ("_id", "_title", "_created_at", "_updated_at")
 """Fields that filters find in every document: no metadata may have these names."""
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=True, sort_keys=True, allow_nan=False).encode
+
 Scalar = str | int | float | bool | None
 
 
@@ -83,10 +85,9 @@ def content_hash(document: Document) -> bytes:
     content: list[Any] = [document.title, document.text, document.metadata]
     if document.subject is not None:
         content.append(document.subject)
-    canonical = json.dumps(content, ensure_ascii=True, sort_keys=True, allow_nan=False)
-    digest = hashlib.blake2b(canonical.encode("ascii"), digest_size=32)
+    digest = hashlib.blake2b(_CANONICAL(content).encode("ascii"), digest_size=32)
     if document.embedded is not None:
-        spans = [(segment.start, segment.end) for segment in document.embedded.segments]
-        digest.update(json.dumps(spans).encode("ascii"))
+        spans = ", ".join(f"[{each.start}, {each.end}]" for each in document.embedded.segments)
+        digest.update(f"[{spans}]".encode("ascii"))
         digest.update(document.embedded.vectors.astype("<f4").tobytes())
     return digest.digest()

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 
 from deployments.stores import schema
 from deployments.stores.buckets import bucket_of
+from deployments.stores.bulk import insert_many
 from deployments.stores.checksums import checksum, chunk_checksum, document_checksum
 from deployments.stores.content import content_hash
 from deployments.stores.ids import new_id, utc_now
@@ -31,6 +32,7 @@ class Write:
         self._next_number: int = collection.next_chunk_number
         self._defaults: dict[str, Any] = collection.default_metadata
         self._time = utc_now()
+        self._documents: list[dict[str, object]] = []
         self._chunks: list[dict[str, object]] = []
         self._has_changed = False
 
@@ -47,15 +49,23 @@ class Write:
         return found
 
     def put(
-        self, document: Document, embedded: EmbeddedText, old: tuple[bytes, int] | None
+        self,
+        document: Document,
+        embedded: EmbeddedText,
+        old: tuple[bytes, int] | None,
+        times: tuple[str, str] | None = None,
     ) -> IndexedDocument:
-        """Write one document and log its chunks, unless its content hash is the old one."""
-        metadata = self._defaults | document.metadata
-        document = dataclasses.replace(document, metadata=metadata)
+        """Write one document and log its chunks, unless its content hash is the old one.
+
+        `times` are when it was created and last changed, for one that is new here.
+        """
+        if self._defaults:
+            metadata = self._defaults | document.metadata
+            document = dataclasses.replace(document, metadata=metadata)
         digest = content_hash(document)
         if old is not None and old[0] == digest:
             return IndexedDocument(document.id, "unchanged", old[1])
-        values = {
+        values: dict[str, object] = {
             "title": document.title,
             "text": document.text,
             "metadata": document.metadata,
@@ -68,9 +78,10 @@ class Write:
         }
         table = schema.documents
         if old is None:
-            values |= {"id": document.id, "created_at": self._time}
+            created_at, updated_at = times or (self._time, self._time)
+            values |= {"id": document.id, "created_at": created_at, "updated_at": updated_at}
             values |= {"collection_id": self._collection_id}
-            self._connection.execute(insert(table).values(values))
+            self._documents.append(values)
         else:
             self._remove_chunks(document.id)
             where = is_document(self._collection_id, document.id)
@@ -89,9 +100,11 @@ class Write:
         return result.rowcount == 1
 
     def finish(self) -> None:
-        """Write the new chunks and the collection's new sequence number, if anything changed."""
+        """Write what is new and the collection's new sequence number, if anything changed."""
+        if self._documents:
+            insert_many(self._connection, schema.documents, self._documents)
         if self._chunks:
-            self._connection.execute(insert(schema.chunks), self._chunks)
+            insert_many(self._connection, schema.chunks, self._chunks)
         if not self._has_changed:
             return
         collections, removed = schema.collections, schema.removed_chunks

@@ -68,6 +68,7 @@ from deployments.types.retrieval import (
     StoredDocument,
     Vectors,
 )
+from deployments.types.transfers import Exported, Imported, RowError
 
 __all__ = [
     "MAX_RERANKED",
@@ -88,6 +89,7 @@ __all__ = [
     "Erasure",
     "ErasureKind",
     "ErasureScope",
+    "Exported",
     "FilterOperator",
     "FinishReason",
     "Finished",
@@ -96,6 +98,7 @@ __all__ = [
     "Grammar",
     "GrammarKind",
     "Grounding",
+    "Imported",
     "IndexKind",
     "IndexSettings",
     "IndexStats",
@@ -111,6 +114,7 @@ __all__ = [
     "ReplyTo",
     "Retrieval",
     "Role",
+    "RowError",
     "SamplingParams",
     "ScoredChunk",
     "SearchMode",

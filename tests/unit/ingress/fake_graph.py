@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import numpy as np
 
@@ -28,14 +28,17 @@ from deployments.types import (
     ErasedPart,
     Erasure,
     ErasureScope,
+    Exported,
     Finished,
     GenerationRequest,
+    Imported,
     IndexedDocument,
     IndexStats,
     Place,
     PromptAccepted,
     Relevance,
     Retrieval,
+    RowError,
     ScoredChunk,
     SearchRequest,
     Segment,
@@ -73,6 +76,7 @@ class FakeGraph:
         self.searches: list[SearchRequest] = []
         self.reranks: list[tuple[str, list[str], str | None]] = []
         self.retrievals: list[Retrieval] = []
+        self.sources: list[bytes | str] = []
         self.overlaps: list[int | None] = []
         self.error: BaseException | None = None
         self.error_after = 0
@@ -291,6 +295,45 @@ class FakeGraph:
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         await self.document(collection, document_id, timeout_s=timeout_s)
         del self.stored[collection][document_id]
+
+    async def export_collection(
+        self, collection: str, *, timeout_s: float
+    ) -> AsyncGenerator[bytes]:
+        """Yield the documents' ids, one a piece."""
+        self.num_running += 1
+        try:
+            self._fail()
+            for number, key in enumerate(self._collection(collection)):
+                if number == self.error_after and number:
+                    raise RagError
+                yield key.encode()
+                await asyncio.sleep(self.delay_s)
+            yield b"end"
+        finally:
+            self.num_running -= 1
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        self._fail()
+        return Exported(collection, uri, len(self._collection(collection)), 0, 0)
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Take a document per line; refuse those that are longer than allowed."""
+        self._fail()
+        self.sources.append(source)
+        lines = source.splitlines() if isinstance(source, bytes) else []
+        bad = [i for i, line in enumerate(lines) if len(line) > max_document_bytes]
+        return Imported(
+            collection=collection,
+            num_rows=len(lines),
+            num_created=len(lines) - len(bad),
+            num_replaced=0,
+            num_unchanged=0,
+            num_chunks=0,
+            num_failed=len(bad),
+            errors=tuple(RowError(i, f"row{i}", "too large", "text") for i in bad),
+        )
 
     async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
         self.scopes.append((scope, wait_s))
