@@ -11,6 +11,7 @@ from deployments.errors import Conflict, StoreUnavailable
 from deployments.stores import database as module
 from deployments.stores import schema
 from deployments.stores.database import ERRORS, Database, translated
+from tests.unit.stores.material import ONLY_SQLITE
 
 
 def subclasses(cls: type) -> set[type]:
@@ -133,6 +134,7 @@ def test_sqlite_connection_is_durable_and_strict(tmp_path: Path):
     database.close()
 
 
+@ONLY_SQLITE
 def test_sqlite_writers_of_many_threads_take_turns(database: Database):
     def increase() -> None:
         for _ in range(20):

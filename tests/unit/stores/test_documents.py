@@ -18,7 +18,7 @@ from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.types import Document, Segment
-from tests.unit.stores.material import DIM, MODEL, doc, embed, put
+from tests.unit.stores.material import DIM, MODEL, ONLY_SQLITE, doc, embed, put
 
 
 @pytest.fixture
@@ -163,6 +163,7 @@ def test_unknown_document_is_not_found(database: Database, store: DocumentStore,
             call("other", document_id)
 
 
+@ONLY_SQLITE
 def test_text_of_deleted_documents_is_wiped_from_the_database_file(
     database: Database, store: DocumentStore, database_url: str
 ):
