@@ -1,7 +1,7 @@
-"""The one SQL database: connections, transactions, and library errors made ours.
+"""The one SQL database: connections and transactions.
 
-Everything that differs between SQLite and PostgreSQL stands here; no other module knows which one
-it talks to.
+Everything that differs between SQLite and PostgreSQL stands here and in ``sql_errors.py``; no other
+module knows which one it talks to.
 """
 
 import os
@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event, exc, text
+from sqlalchemy import Connection, Engine, Select, create_engine, event, text
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.engine import URL, make_url
 
-from deployments.errors import Conflict, InvalidRequest, RagError, StoreUnavailable
+from deployments.stores.sql_errors import files_translated, translated
 
 BUSY_TIMEOUT_S = 10.0
 """How long a SQLite writer waits for the one before it."""
@@ -26,33 +26,6 @@ SQLITE = sqlite_dialect()
 
 MIGRATION_LOCK = 0x7261677365727665
 """PostgreSQL advisory lock: `ragserve` in ASCII."""
-
-ERRORS: dict[type[exc.SQLAlchemyError], tuple[type[RagError], str]] = {
-    exc.OperationalError: (StoreUnavailable, "the database did not answer"),
-    exc.InterfaceError: (StoreUnavailable, "the database did not answer"),
-    exc.InternalError: (StoreUnavailable, "the database did not answer"),
-    exc.TimeoutError: (StoreUnavailable, "every database connection is in use"),
-    exc.IntegrityError: (Conflict, "the write collides with what is stored"),
-    exc.DataError: (InvalidRequest, "the database cannot hold a value of the request"),
-    exc.NotSupportedError: (RagError, "internal error"),
-    exc.ProgrammingError: (RagError, "internal error"),
-    exc.DatabaseError: (StoreUnavailable, "the database did not answer"),
-}
-"""SQLAlchemy's errors to ours; the first class that matches counts. Messages repeat no values."""
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise our error in place of a library's."""
-    try:
-        yield
-    except exc.SQLAlchemyError as error:
-        for theirs, (ours, message) in ERRORS.items():
-            if isinstance(error, theirs):
-                raise ours(message) from error
-        raise RagError from error
-    except sqlite3.Error as error:  # of the connections that bypass SQLAlchemy
-        raise StoreUnavailable("the database did not answer") from error
 
 
 class Database:
@@ -64,11 +37,15 @@ class Database:
         Args:
             url: a SQLAlchemy address, `sqlite:////path` or `postgresql+psycopg://…`.
             pool_size: most connections kept and open at once.
+
+        Raises:
+            StoreUnavailable: SQLite's file cannot be opened for writing.
         """
         address = make_url(url)
         self.is_sqlite = address.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            _create_private_file(_sqlite_path(address))
+            with files_translated():
+                _create_private_file(_sqlite_path(address))
             connect_args: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         else:
             connect_args = {}
@@ -236,8 +213,9 @@ def _enable_wal(connection: sqlite3.Connection) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not is_busy or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
         else:

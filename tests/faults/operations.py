@@ -18,11 +18,12 @@ from deployments.stores.documents import DocumentStore
 from deployments.stores.first_key import first_admin_key
 from deployments.stores.keys import KeyStore, open_keys
 from deployments.stores.migrations import migrate
+from deployments.stores.sql_errors import translated
 from deployments.types import Document
 from tests.unit.stores.material import doc, put, settings
 
 SIZE = 24
-MANY = 120
+MANY = 80
 
 
 class Stores:
@@ -59,7 +60,7 @@ class Stores:
 
     def execute(self, statement: str) -> None:
         """Run a statement of SQLite outside any transaction."""
-        with self.database._driver_connection() as connection:
+        with translated(), self.database._driver_connection() as connection:
             connection.execute(statement).fetchall()
 
 

@@ -4,11 +4,14 @@ import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from deployments.stores.database import Database
 from deployments.stores.migrations import migrate
+from tests.faults.process import Disturber, disturber
+from tests.faults.recovery import Scene
 from tests.servers.postgres import FAST, Postgres, running_postgres
 
 NAMES = (f"test{number}" for number in itertools.count())
@@ -28,6 +31,20 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("migrated") / "test.db"
     migrate(f"sqlite:///{path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturber]:
+    """Yield what runs operations and kills them, or fails their I/O, at a chosen call."""
+    with disturber(tmp_path_factory.mktemp("shim")) as found:
+        yield found
+
+
+@pytest.fixture
+def scene(operation: str, disturbed: Disturber) -> Iterator[Scene]:
+    """Yield the operation of the test's parameter, in memory: no power is lost here."""
+    with TemporaryDirectory(prefix="rs-", dir="/dev/shm") as folder:
+        yield Scene(operation, Path(folder), disturbed)
 
 
 def _sqlite(request: pytest.FixtureRequest, is_migrated: bool) -> Iterator[str]:

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, bindparam, exc, insert, select, text
 
-from deployments.errors import Conflict, StoreUnavailable
+from deployments.errors import Conflict, RagError, StoreUnavailable
 from deployments.stores import database as module
 from deployments.stores import schema
-from deployments.stores.database import ERRORS, Database, translated
+from deployments.stores.database import Database
+from deployments.stores.sql_errors import ERRORS, translated
 from tests.unit.stores.material import ONLY_SQLITE
 
 
@@ -45,9 +46,9 @@ def test_translated_error_repeats_no_value(database: Database):
 
 
 def test_unknown_library_error_becomes_internal():
-    with pytest.raises(module.RagError) as caught, translated():
+    with pytest.raises(RagError) as caught, translated():
         raise exc.InvalidRequestError("secret")
-    assert type(caught.value) is module.RagError
+    assert type(caught.value) is RagError
     assert caught.value.message == "internal error"
 
 

@@ -5,13 +5,12 @@ Everyday runs take some of the points, `make test-faults` all of them.
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.faults import chosen
 from tests.faults.operations import OPERATIONS
-from tests.faults.process import Disturber, Mode, disturber
+from tests.faults.process import Disturber, Mode
 from tests.faults.recovery import Scene
 
 EVERYDAY_POINTS = 4
@@ -20,22 +19,11 @@ pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")
-def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturber]:
-    with disturber(tmp_path_factory.mktemp("shim")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def report() -> Iterator[list[str]]:
     """Gather what was done, and print it at the end (`pytest -s`)."""
     lines: list[str] = []
     yield lines
     print("", *lines, sep="\n")
-
-
-@pytest.fixture
-def scene(tmp_path: Path, disturbed: Disturber, request: pytest.FixtureRequest) -> Scene:
-    return Scene(request.getfixturevalue("operation"), tmp_path, disturbed)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
