@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 from tests.faults.contents import Contents, check_search, contents
@@ -51,6 +52,10 @@ class Scene:
     def disturb(self, at: int, mode: Mode, **options: object) -> Outcome:
         """Run the operation from its start."""
         self.restore(self._start)
+        if mode == Mode.POWER:
+            subprocess.run(
+                ["sync", "-f", str(self.state)], check=True
+            )  # the start itself is not what may be lost
         return self._disturber.run(self._operation, self.state, at=at, mode=mode, **options)
 
     def check(self, outcome: Outcome) -> None:
