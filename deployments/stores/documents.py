@@ -68,7 +68,7 @@ class DocumentStore:
             return []
         dim = _check_embedded(documents, embedded)
         with self._database.write() as connection:
-            if find_collection(connection, collection) is None:
+            if find_collection(connection, collection, lock=True) is None:
                 settings = CollectionSettings(embedding_model=embedding_model, dim=dim)
                 insert_collection(connection, collection, settings)
             row = require_collection(connection, collection, lock=True)

@@ -1,4 +1,4 @@
-"""Small file systems of a test's own: one that loses power, one that fills up, one made read-only.
+"""Small file systems of a test: one that loses power, one that fills up, one that is read-only.
 
 They need root and, for the loss of power, a loop device; where those are missing the tests fail and
 say so.
@@ -74,9 +74,15 @@ def tmpfs(path: Path, size_mib: int) -> Iterator[Path]:
         _run("umount", "--lazy", str(path))
 
 
-def remount(path: Path, how: str) -> None:
-    """Make a mounted file system read-only (`ro`) or writable again (`rw`)."""
-    _run("mount", "-o", f"remount,{how}", str(path))
+@contextmanager
+def read_only(path: Path) -> Iterator[None]:
+    """Let nothing below a folder be opened for writing; what is open stays writable."""
+    _run("mount", "--bind", str(path), str(path))
+    try:
+        _run("mount", "-o", "remount,bind,ro", str(path))
+        yield
+    finally:
+        _run("umount", "--lazy", str(path))
 
 
 def fill(folder: Path, *, leave_kib: int) -> Path:

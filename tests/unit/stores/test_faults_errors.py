@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(1800)
 def test_call_that_fails_is_said_and_the_same_process_goes_on(operation: str, scene: Scene):
     seen: Counter[str] = Counter()
     for number, at in enumerate(chosen(scene.calls, EVERYDAY_POINTS)):
-        error = (errno.EIO, errno.ENOSPC)[number % 2]
+        error = (errno.EIO, errno.ENOSPC, errno.EROFS)[number % 3]
         for mode in (Mode.FAIL_ONCE, Mode.FAIL_ON):
             outcome = scene.disturb(at, mode, errno=error, repeat=True)
             assert (outcome.signal, outcome.status) == (0, 0)
