@@ -1,6 +1,7 @@
 """The power goes at a call of a writing operation: the disk keeps what was synced, and no more."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,18 @@ import pytest
 from tests.faults import IS_COMPLETE
 from tests.faults.disks import Disk, ext4
 from tests.faults.operations import OPERATIONS
-from tests.faults.process import Disturber, Mode, Outcome
+from tests.faults.process import Disturber, Mode, Outcome, disturber
 from tests.faults.recovery import Scene
 
 EVERYDAY = ("delete one after another", "write the first key")
 COMPLETE_POINTS = 12
 pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture(scope="module")
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturber]:
+    with disturber(tmp_path_factory.mktemp("shim")) as found:
+        yield found
 
 
 @pytest.mark.parametrize("operation", OPERATIONS if IS_COMPLETE else EVERYDAY)
