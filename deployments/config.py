@@ -84,8 +84,16 @@ class RerankerArgs(Args):
 
 
 class RetrieverArgs(Args):
-    """How collections are indexed and searched."""
+    """How collections are indexed and searched.
 
+    With `shards` above 1, deployments `Retriever-0`, `Retriever-1` … hold one part each of every
+    collection, in place of `Retriever`.
+    """
+
+    shards: int = Field(default=1, ge=1, le=64, description="may change at any restart")
+    replicas_per_collection: int = Field(
+        default=2, ge=1, le=64, description="of each shard, where it has more"
+    )
     max_collections_in_memory: int = Field(default=64, ge=1)
     rrf_k: int = Field(default=60, ge=1, le=1000, description="constant of rank fusion")
     candidates: int = Field(default=50, ge=1, le=1000, description="hits of each kind to fuse")

@@ -15,17 +15,24 @@ from numpy.typing import NDArray
 
 from deployments.config import RetrieverArgs, Settings
 from deployments.errors import EngineFailed
+from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
+from deployments.stores.erasures import ErasureStore
 from deployments.stores.migrations import migrate
+from deployments.stores.pepper import pepper
+from deployments.stores.rankings import ShardRankings
 from deployments.stores.search import Searcher
 from deployments.types import (
     CollectionInfo,
     CollectionSettings,
     Document,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
     IndexedDocument,
+    Place,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
@@ -53,18 +60,26 @@ class RetrieverStats:
 class Retriever:
     """A replica over the database of this host's settings; every replica answers alike."""
 
-    def __init__(self, args: RetrieverArgs) -> None:
+    def __init__(self, args: RetrieverArgs, shard: Shard = WHOLE) -> None:
         """Bring the database up to date; indexes are built when a collection is first searched.
+
+        Args:
+            args: what the YAML says.
+            shard: which part of every collection this replica searches.
 
         Raises:
             StoreUnavailable: the database did not answer; safe to retry.
         """
-        address = Settings().database
+        settings = Settings()
+        address = settings.database
         migrate(address)
         self._database = Database(address, pool_size=NUM_READERS + NUM_WRITERS + 1)
         self._collections = CollectionStore(self._database)
         self._documents = DocumentStore(self._database)
-        self._searcher = Searcher(self._database, args)
+        self._erasures = ErasureStore(self._database, pepper(settings.state_path))
+        self._vacuuming = asyncio.Lock()
+        self._next_vacuum: asyncio.Task[None] | None = None
+        self._searcher = Searcher(self._database, args, shard)
         self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "retriever-write")
 
@@ -107,6 +122,18 @@ class Retriever:
             query = _query_vector(embedded_query[0])
         return await self._read(lambda: self._searcher.search(request, query, embedding_model))
 
+    async def rankings(
+        self,
+        request: SearchRequest,
+        embedded_query: tuple[Vectors, list[int]] | None,
+        embedding_model: str | None,
+    ) -> ShardRankings:
+        """Return what this shard adds to a search; see `Searcher.rankings`. As `search`."""
+        query = None
+        if embedded_query is not None:
+            query = _query_vector(embedded_query[0])
+        return await self._read(lambda: self._searcher.rankings(request, query, embedding_model))
+
     async def collections(self) -> list[CollectionInfo]:
         """Return every collection, by name."""
         return await self._read(self._collections.list)
@@ -130,6 +157,33 @@ class Retriever:
     async def delete_document(self, collection: str, document_id: str) -> None:
         """Delete a document; raises CollectionNotFound or DocumentNotFound."""
         await self._write(lambda: self._documents.delete(collection, document_id))
+
+    async def erase(self, scope: ErasureScope) -> Erasure:
+        """Delete from the database, and return the receipt; see `ErasureStore.erase`."""
+        return await self._write(lambda: self._erasures.erase(scope))
+
+    async def erasure(self, tenant: str, erasure_id: str) -> Erasure:
+        """Return a receipt; raises NotFound."""
+        return await self._read(lambda: self._erasures.get(tenant, erasure_id))
+
+    async def incomplete_erasures(self) -> list[Erasure]:
+        """Return the erasures that have a place left to clean."""
+        return await self._read(self._erasures.incomplete)
+
+    async def mark_clean(self, erasure_id: str, place: Place) -> Erasure:
+        """Note in a receipt that a place is clean."""
+        return await self._write(lambda: self._erasures.mark(erasure_id, place))
+
+    async def vacuum(self) -> None:
+        """Clean the database's files; callers that come during one run share the next."""
+        if self._next_vacuum is None:
+            self._next_vacuum = asyncio.ensure_future(self._vacuum())
+        await asyncio.shield(self._next_vacuum)
+
+    async def _vacuum(self) -> None:
+        async with self._vacuuming:
+            self._next_vacuum = None
+            await asyncio.to_thread(self._database.vacuum)
 
     async def stats(self) -> RetrieverStats:
         """Return what this replica holds in memory."""

@@ -22,8 +22,9 @@ from deployments.types import (
     StoredDocument,
     Vectors,
 )
-from graphs.handles import Deadline, call
+from graphs.handles import Deadline, call, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
+from graphs.shards import Shards
 
 INDEX_BATCH_CHARS = 1_000_000
 
@@ -35,19 +36,18 @@ class Corpus:
         self,
         embedding_model: str,
         embedder: DeploymentHandle[Any],
-        retriever: DeploymentHandle[Any],
+        shards: Shards,
         reranker: DeploymentHandle[Any] | None = None,
         reranking_model: str | None = None,
     ) -> None:
         self._embedding_model = embedding_model
         self._embedder = plainly_pickled(embedder)
-        self._retriever = plainly_pickled(retriever)
+        self._shards = shards
         self._reranker = plainly_pickled(reranker) if reranker else None
         self._reranking = Reranking(self._embedder, self._reranker, reranking_model)
-        # What each question asks has its handle made once: `handle.method` makes another each time.
+        # Made once: `handle.method` makes another handle each time.
         self._embed = self._embedder.options(method_name="embed")
         self._dim: int | None = None
-        self._find = self._retriever.options(method_name="search")
 
     @property
     def embedding_models(self) -> Sequence[str]:
@@ -85,10 +85,8 @@ class Corpus:
         for batch in _batches(documents):
             texts = [document.text for document in batch if document.embedded is None]
             embedded: Any = self._embedder.embed_documents.remote(texts) if texts else []
-            stored = self._retriever.upsert.remote(
-                collection, batch, embedded, self._embedding_model
-            )
-            indexed += await call(stored, deadline)
+            args = (collection, batch, embedded, self._embedding_model)
+            indexed += await self._shards.ask("upsert", *args, deadline=deadline)
         return indexed
 
     @property
@@ -145,8 +143,7 @@ class Corpus:
         await self._retrieve("delete_document", timeout_s, collection, document_id)
 
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
-        response = self._retriever.options(method_name=method).remote(*args)
-        return await call(response, Deadline(timeout_s))
+        return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))
 
     async def _search_reranked(
         self, request: SearchRequest, deadline: Deadline
@@ -170,17 +167,7 @@ class Corpus:
             embedded = None
         else:
             embedded = self._embed.remote([request.query])
-        response = self._find.remote(request, embedded, self._embedding_model)
-        return await call(response, deadline)
-
-
-def plainly_pickled(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
-    """Return the same handle without cloudpickle, which our messages of plain classes do not need.
-
-    Source: of the arguments and results of an answer's calls, cloudpickle takes 0.09 ms longer each
-    when its code has left the processor's cache, which it has between two requests.
-    """
-    return handle.options(request_serialization="pickle", response_serialization="pickle")
+        return await self._shards.search(request, embedded, self._embedding_model, deadline)
 
 
 def _batches(documents: Sequence[Document]) -> list[list[Document]]:

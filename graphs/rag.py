@@ -30,6 +30,7 @@ from deployments.generator import Generator
 from deployments.ingress.replica import Ingress
 from deployments.reranker import Reranker
 from deployments.retriever import Retriever
+from deployments.stores.buckets import Shard
 from deployments.types import (
     AnswerEvent,
     Delta,
@@ -44,11 +45,19 @@ from deployments.types import (
     SearchRequest,
     Sources,
 )
-from graphs.corpus import Corpus, plainly_pickled
-from graphs.handles import Deadline, call, call_all, delivered, node_address
+from graphs.corpus import Corpus
+from graphs.handles import (
+    Deadline,
+    call,
+    call_all,
+    delivered,
+    node_address,
+    plainly_pickled,
+)
 from graphs.metrics import cluster_metrics
 from graphs.prompt import TEMPLATE, UNKNOWN
 from graphs.relevance import relevant
+from graphs.shards import ROUTER, Shards, shard_name
 
 HEALTH_TIMEOUT_S = 5.0
 
@@ -89,11 +98,13 @@ class RagGraph(Corpus):
         args: RagArgs,
         generator: DeploymentHandle[Any],
         embedder: DeploymentHandle[Any],
-        retriever: DeploymentHandle[Any],
         reranker: DeploymentHandle[Any] | None = None,
+        **retrievers: DeploymentHandle[Any],
     ) -> None:
+        """Take the handles that `build` binds; `retrievers` are the shards, in their order."""
         reranking_model = args.reranker.model if args.reranker else None
-        super().__init__(args.embedder.model, embedder, retriever, reranker, reranking_model)
+        shards = Shards(list(retrievers.values()), args.retriever)
+        super().__init__(args.embedder.model, embedder, shards, reranker, reranking_model)
         self._args = args
         self._generator = plainly_pickled(generator)
         self._deliver = self._generator.options(method_name="deliver")
@@ -140,19 +151,18 @@ class RagGraph(Corpus):
 
     async def health(self, *, timeout_s: float) -> dict[str, bool]:
         """Return, for each part the graph needs, whether it answers."""
-        parts = {
-            "generator": self._generator.stats,
-            "embedder": self._embedder.stats,
-            "retriever": self._retriever.stats,
+        deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
+        calls = {
+            "generator": call(self._generator.stats.remote(), deadline),
+            "embedder": call(self._embedder.stats.remote(), deadline),
+            "retriever": self._shards.check(deadline),
         }
         if self._reranker is not None:
-            parts["reranker"] = self._reranker.stats
-        deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
-        calls = [call(method.remote(), deadline) for method in parts.values()]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
+            calls["reranker"] = call(self._reranker.stats.remote(), deadline)
+        answers = await asyncio.gather(*calls.values(), return_exceptions=True)
         return {
             part: not isinstance(answer, RagError)
-            for part, answer in zip(parts, answers, strict=True)
+            for part, answer in zip(calls, answers, strict=True)
         }
 
     async def metrics(self, *, timeout_s: float) -> bytes:
@@ -163,7 +173,7 @@ class RagGraph(Corpus):
         return cluster_metrics(
             generators=await call_all(self._generator, "stats", deadline),
             embedders=await call_all(self._embedder, "stats", deadline),
-            retrievers=await call_all(self._retriever, "stats", deadline),
+            retrievers=await self._shards.ask_all("stats", deadline=deadline),
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
             ingresses=await call_all(ingress, "metrics", deadline),
         )
@@ -221,17 +231,22 @@ def _question(request: GenerationRequest) -> str:
 
 def build(args: RagArgs) -> Application:
     """Compose the application; how much of each part runs is said in the YAML's `deployments`."""
-    optional = {}
+    others = {}
     if args.reranker is not None:
-        optional["reranker"] = _deployment(Reranker).bind(args.reranker)
+        others["reranker"] = _deployment(Reranker).bind(args.reranker)
+    total = args.retriever.shards
+    for index in range(total):
+        retriever = _deployment(Retriever).options(
+            name=shard_name(index, total), request_router_config=ROUTER
+        )
+        others[f"retriever_{index}"] = retriever.bind(args.retriever, Shard(index, total))
     return _deployment(Ingress).bind(
         args.ingress,
         RagGraph,
         args,
         generator=_deployment(Generator).bind(args.generator),
         embedder=_deployment(Embedder).bind(args.embedder),
-        retriever=_deployment(Retriever).bind(args.retriever),
-        **optional,
+        **others,
     )
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select, tuple_
 
 from deployments.stores import schema
+from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import not_found
 from deployments.stores.content import BUILT_IN, is_collection_name
 from deployments.types import IndexSettings, Metric, Vectors
@@ -71,16 +72,18 @@ def head(ask: Ask, collection: str) -> Head:
     raise not_found(collection)
 
 
-def changes_since(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
+def changes_since(
+    connection: Connection, head: Head, sequence: int, shard: Shard = WHOLE
+) -> Iterator[Changes]:
     """Yield what happened after `sequence`, in bounded batches; only all of them are a whole.
 
     A chunk that came and went meanwhile appears only among the removed. `texts` are what the
     lexical index holds: the document's title and the chunk. `sequence` is 0 or at least the
-    log's start.
+    log's start. Of a shard, only its own chunks are added; what is removed may be another's.
     """
     if sequence:  # whoever starts empty has nothing to remove
         yield from _removed(connection, head, sequence)
-    yield from _added(connection, head, sequence)
+    yield from _added(connection, head, sequence, shard)
 
 
 def _removed(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
@@ -98,7 +101,7 @@ def _removed(connection: Connection, head: Head, sequence: int) -> Iterator[Chan
         yield _removals(rows, head.dim)
 
 
-def _added(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
+def _added(connection: Connection, head: Head, sequence: int, shard: Shard) -> Iterator[Changes]:
     chunks, documents = schema.chunks, schema.documents
     order = (chunks.c.sequence, chunks.c.number)
     statement = (
@@ -113,6 +116,9 @@ def _added(connection: Connection, head: Head, sequence: int) -> Iterator[Change
         .order_by(*order)
         .limit(MAX_ROWS)
     )
+    if shard.total > 1:
+        buckets = shard.buckets
+        statement = statement.where(chunks.c.bucket.between(buckets.start, buckets.stop - 1))
     position = (sequence, MAX_NUMBER)
     last: Owner | None = None
     while True:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, func, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from deployments.errors import CollectionNotFound, Conflict
@@ -11,6 +11,7 @@ from deployments.stores import schema
 from deployments.stores.content import check_collection_name, check_text, is_collection_name
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
+from deployments.stores.removal import delete_collection
 from deployments.types import CollectionInfo, CollectionSettings, IndexSettings
 
 
@@ -48,11 +49,7 @@ class CollectionStore:
     def delete(self, name: str) -> None:
         """Delete a collection with all its documents; raises CollectionNotFound."""
         with self._database.write() as connection:
-            collection_id = require_collection(connection, name, lock=True).id
-            for table in (schema.chunks, schema.removed_chunks, schema.documents):
-                connection.execute(delete(table).where(table.c.collection_id == collection_id))
-            table = schema.collections
-            connection.execute(delete(table).where(table.c.id == collection_id))
+            delete_collection(connection, require_collection(connection, name, lock=True))
 
 
 def insert_collection(connection: Connection, name: str, settings: CollectionSettings) -> bool:

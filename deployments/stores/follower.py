@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head, changes_since
 from deployments.stores.hits import Hit
 from deployments.stores.indexes import Indexes, Query
@@ -21,12 +22,14 @@ from deployments.types import SearchRequest
 class Follower:
     """A collection's indexes as of one sequence number; many threads may search and follow."""
 
-    def __init__(self, head: Head) -> None:
+    def __init__(self, head: Head, shard: Shard = WHOLE) -> None:
         """Start empty.
 
         Args:
             head: which collection, and what its vectors are.
+            shard: which part of it.
         """
+        self._shard = shard
         self.collection_id = head.id
         self.embedding_model = head.embedding_model
         self.dim = head.dim
@@ -79,7 +82,7 @@ class Follower:
 
     def _apply(self, connection: Connection, head: Head) -> None:
         added, removed = [], []
-        for changes in changes_since(connection, head, self._sequence):
+        for changes in changes_since(connection, head, self._sequence, self._shard):
             self._indexes.lexical.stage(changes.numbers, changes.texts, changes.removed)
             with self._lock.writing():
                 self._indexes.stage_rows(changes)
@@ -96,6 +99,13 @@ class Follower:
         """Return the best hits of one state of the collection; see `Indexes.search`."""
         with self._lock.reading():
             return self._indexes.search(request, query, limit=limit, depth=depth, rrf_k=rrf_k)
+
+    def rankings(
+        self, request: SearchRequest, query: Query | None, *, limit: int
+    ) -> list[list[Hit]]:
+        """Return rankings of one state of the collection; see `Indexes.rankings`."""
+        with self._lock.reading():
+            return self._indexes.rankings(request, query, limit=limit)
 
 
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:

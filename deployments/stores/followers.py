@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 
+from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head
 from deployments.stores.follower import Follower
 
@@ -10,7 +11,8 @@ from deployments.stores.follower import Follower
 class Followers:
     """Finds the follower of a collection, or starts an empty one."""
 
-    def __init__(self, max_collections: int) -> None:
+    def __init__(self, max_collections: int, shard: Shard = WHOLE) -> None:
+        self._shard = shard
         self._max_collections = max_collections
         self._lock = threading.Lock()
         self._by_name: OrderedDict[str, Follower] = OrderedDict()
@@ -25,7 +27,7 @@ class Followers:
         with self._lock:
             follower = self._by_name.get(collection)
             if follower is None or not follower.can_follow(head):
-                follower = self._by_name[collection] = Follower(head)
+                follower = self._by_name[collection] = Follower(head, self._shard)
             self._by_name.move_to_end(collection)
             while len(self._by_name) > self._max_collections:
                 self._by_name.popitem(last=False)

@@ -53,16 +53,22 @@ class Indexes:
             depth: how many hits of each index are fused in hybrid mode.
             rrf_k: the constant of rank fusion.
         """
+        ranker = self._ranker(request, query)
+        if request.mode != "hybrid":
+            return ranker.rankings(limit)[0]
+        return ranker.grouped(fuse(ranker.rankings(depth), rrf_k, request.weights))[:limit]
+
+    def rankings(
+        self, request: SearchRequest, query: Query | None, *, limit: int
+    ) -> list[list[Hit]]:
+        """Return the `limit` best hits of dense and lexical search, of those that the mode asks."""
+        return self._ranker(request, query).rankings(limit)
+
+    def _ranker(self, request: SearchRequest, query: Query | None) -> "_Ranker":
         among = None
         if request.filter is not None:
             among = self.dense.select(self.metadata.matching(request.filter))
-        ranker = _Ranker(self, request, query, among)
-        if request.mode == "dense":
-            return ranker.nearest(limit)
-        if request.mode == "lexical":
-            return ranker.matching(limit)
-        rankings = [ranker.nearest(depth), ranker.matching(depth)]
-        return ranker.grouped(fuse(rankings, rrf_k, request.weights))[:limit]
+        return _Ranker(self, request, query, among)
 
 
 class _Ranker:
@@ -75,6 +81,12 @@ class _Ranker:
         self._request = request
         self._query = query
         self._among = among
+
+    def rankings(self, limit: int) -> list[list[Hit]]:
+        """Return the rankings that the mode asks for; dense goes before lexical."""
+        rank = {"dense": [self.nearest], "lexical": [self.matching]}
+        both = [self.nearest, self.matching]
+        return [ranking(limit) for ranking in rank.get(self._request.mode, both)]
 
     def nearest(self, limit: int) -> list[Hit]:
         """Return hits by cosine."""

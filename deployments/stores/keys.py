@@ -17,13 +17,13 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from deployments.config import Settings
-from deployments.errors import Conflict, NotFound, RagError, Unauthenticated
+from deployments.errors import Conflict, NotFound, Unauthenticated
 from deployments.stores import schema
 from deployments.stores.content import check_text, invalid
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.migrations import migrate
-from deployments.stores.secretfile import create_secret
+from deployments.stores.pepper import pepper
 
 BEARER = re.compile(r"rs_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
 CACHE_AGE_S = 0.5
@@ -64,7 +64,7 @@ class KeyStore:
     def __init__(self, database: Database, state_path: Path) -> None:
         """Read the pepper, or create it: of processes that start at once, all get the same."""
         self._database = database
-        self._pepper = _pepper(state_path / "pepper")
+        self._pepper = pepper(state_path)
         self._cache: dict[str, _Cached] = {}
         self._lock = threading.Lock()
 
@@ -193,12 +193,3 @@ def _parsed(bearer: str) -> tuple[str, str]:
 
 def _key(row: Row[Any]) -> Key:
     return Key(row.id, row.name, row.is_admin, row.created_at, row.revoked_at)
-
-
-def _pepper(path: Path) -> bytes:
-    if not path.exists():
-        create_secret(path, secrets.token_bytes(32))
-    pepper = path.read_bytes()
-    if len(pepper) != 32:
-        raise RagError(f"{path.name} in the state folder is damaged: no key can be checked")
-    return pepper

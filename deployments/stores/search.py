@@ -6,8 +6,10 @@ again while the follower and the database are held at one and the same state.
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +19,7 @@ from sqlalchemy import Connection, Text, bindparam, cast, select
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
 from deployments.stores import schema
+from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Ask, Head, head
 from deployments.stores.content import invalid
 from deployments.stores.database import Database
@@ -26,6 +29,7 @@ from deployments.stores.followers import Followers
 from deployments.stores.highlights import highlights
 from deployments.stores.hits import Hit
 from deployments.stores.lexical import query_terms
+from deployments.stores.rankings import ShardRankings, num_wanted
 from deployments.stores.vectors import ready_vector
 from deployments.types import Passage, ScoredChunk, SearchRequest
 
@@ -53,6 +57,7 @@ STORED_CHUNKS = (
 
 Query = NDArray[np.float32]
 Chunks = list[ScoredChunk]
+Rankings = list[list[Hit]]
 
 
 class Stored(NamedTuple):
@@ -71,8 +76,8 @@ class Stored(NamedTuple):
 class Searcher:
     """Searches every collection of one database; safe to use from many threads."""
 
-    def __init__(self, database: Database, args: RetrieverArgs) -> None:
-        self.followers = Followers(args.max_collections_in_memory)
+    def __init__(self, database: Database, args: RetrieverArgs, shard: Shard = WHOLE) -> None:
+        self.followers = Followers(args.max_collections_in_memory, shard)
         self._database = database
         self._args = args
 
@@ -94,20 +99,45 @@ class Searcher:
             StoreUnavailable: the database did not answer; safe to retry.
         """
         _check(request, query)
+        rank = partial(self._rank, request, query, embedding_model)
+        _, chunks = self._found(request, rank)
+        return chunks
+
+    def rankings(
+        self, request: SearchRequest, query: Query | None, embedding_model: str | None
+    ) -> ShardRankings:
+        """Return what this shard adds to a search of all shards, as `search` would find it."""
+        _check(request, query)
+
+        def rank(follower: Follower) -> Rankings:
+            checked = _checked(follower, request, query, embedding_model)
+            limit = num_wanted(request, self._args.candidates)
+            return follower.rankings(request, checked, limit=limit)
+
+        rankings, chunks = self._found(request, rank)
+        numbers = dict.fromkeys(hit.number for ranking in rankings for hit in ranking)
+        return ShardRankings(tuple(map(tuple, rankings)), dict(zip(numbers, chunks, strict=True)))
+
+    def _found(
+        self, request: SearchRequest, rank: Callable[[Follower], Rankings]
+    ) -> tuple[Rankings, Chunks]:
+        """Return rankings, and every chunk in them once, in the order of their first hits."""
         follower = self._follower(request)
-        hits = self._rank(follower, request, query, embedding_model)
+        rankings = rank(follower)
+        hits = _distinct(rankings)
         if not hits:
-            return []
+            return rankings, []
         chunks = _fetch(self._database.rows, follower, hits, request)
         if len(chunks) == len(hits):
-            return chunks
+            return rankings, chunks
         with self._pinned(request.collection) as (connection, follower):
-            hits = self._rank(follower, request, query, embedding_model)
+            rankings = rank(follower)
+            hits = _distinct(rankings)
             chunks = _fetch(connection.execute, follower, hits, request)
         if len(chunks) < len(hits):
             self.followers.drop(request.collection)
             raise StoreUnavailable("the index disagreed with the database and is built again")
-        return chunks
+        return rankings, chunks
 
     def _follower(self, request: SearchRequest) -> Follower:
         """Return a follower that has every change committed before the call."""
@@ -147,26 +177,41 @@ class Searcher:
 
     def _rank(
         self,
-        follower: Follower,
         request: SearchRequest,
         query: Query | None,
         embedding_model: str | None,
-    ) -> list[Hit]:
-        if request.vector is not None:
-            query = ready_vector(request.vector, follower.dim, "vector")
-        elif query is not None and (len(query), embedding_model) != (
-            follower.dim,
-            follower.embedding_model,
-        ):
-            raise Conflict(f"collection {request.collection!r} was embedded with another model")
+        follower: Follower,
+    ) -> Rankings:
         hits = follower.search(
             request,
-            query,
+            _checked(follower, request, query, embedding_model),
             limit=request.offset + request.top_k,
             depth=max(request.candidates or self._args.candidates, request.top_k),
             rrf_k=self._args.rrf_k,
         )
-        return hits[request.offset :]
+        return [hits[request.offset :]]
+
+
+def _checked(
+    follower: Follower, request: SearchRequest, query: Query | None, embedding_model: str | None
+) -> Query | None:
+    """Return the query vector, if there is one, after making sure that it fits the collection."""
+    if request.vector is not None:
+        return ready_vector(request.vector, follower.dim, "vector")
+    if query is not None and (len(query), embedding_model) != (
+        follower.dim,
+        follower.embedding_model,
+    ):
+        raise Conflict(f"collection {request.collection!r} was embedded with another model")
+    return query
+
+
+def _distinct(rankings: Rankings) -> list[Hit]:
+    """Return the first hit of each chunk."""
+    hits: dict[int, Hit] = {}
+    for hit in chain.from_iterable(rankings):
+        hits.setdefault(hit.number, hit)
+    return list(hits.values())
 
 
 def _check(request: SearchRequest, query: Query | None) -> None:

@@ -17,6 +17,14 @@ from deployments.types.collections import (
     Metric,
     VectorStorage,
 )
+from deployments.types.erasure import (
+    PLACES,
+    ErasedPart,
+    Erasure,
+    ErasureKind,
+    ErasureScope,
+    Place,
+)
 from deployments.types.filters import (
     AllOf,
     AnyOf,
@@ -59,6 +67,7 @@ from deployments.types.retrieval import (
 
 __all__ = [
     "MAX_RERANKED",
+    "PLACES",
     "AllOf",
     "AnswerEvent",
     "AnyOf",
@@ -69,6 +78,10 @@ __all__ = [
     "Document",
     "EmbeddedText",
     "EngineStats",
+    "ErasedPart",
+    "Erasure",
+    "ErasureKind",
+    "ErasureScope",
     "FilterOperator",
     "FinishReason",
     "Finished",
@@ -85,6 +98,7 @@ __all__ = [
     "Metric",
     "Not",
     "Passage",
+    "Place",
     "PromptAccepted",
     "Relevance",
     "ReplyTo",

@@ -8,8 +8,7 @@ import pytest
 from sqlalchemy import Connection, bindparam, exc, insert, select, text
 
 from deployments.errors import Conflict, RagError, StoreUnavailable
-from deployments.stores import database as module
-from deployments.stores import schema
+from deployments.stores import schema, sqlite
 from deployments.stores.database import Database
 from deployments.stores.sql_errors import ERRORS, translated
 from tests.unit.stores.material import ONLY_SQLITE
@@ -156,7 +155,7 @@ def test_sqlite_writers_of_many_threads_take_turns(database: Database):
 
 
 def test_sqlite_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(module, "BUSY_TIMEOUT_S", 0.05)
+    monkeypatch.setitem(sqlite.CONNECT, "timeout", 0.05)
     path = tmp_path / "test.db"
     database = Database(f"sqlite:///{path}")
     with database.write() as connection:

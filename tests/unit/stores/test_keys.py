@@ -11,6 +11,7 @@ from deployments.errors import Conflict, InvalidRequest, NotFound, RagError, Una
 from deployments.stores import keys as module
 from deployments.stores.database import Database
 from deployments.stores.keys import BEARER, KeyStore
+from deployments.stores.pepper import pepper
 from tests.unit.stores.material import FORKSERVER
 
 
@@ -186,7 +187,7 @@ def test_damaged_pepper_is_said(store: KeyStore, database: Database, tmp_path: P
 
 
 def _first_pepper(folder: Path, results: multiprocessing.SimpleQueue) -> None:
-    results.put(module._pepper(folder / "pepper"))
+    results.put(pepper(folder))
 
 
 def test_processes_that_start_at_once_share_one_pepper(tmp_path: Path):
