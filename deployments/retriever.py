@@ -25,18 +25,22 @@ from deployments.stores.pepper import pepper
 from deployments.stores.rankings import ShardRankings
 from deployments.stores.search import Searcher
 from deployments.types import (
+    CollectionChanges,
     CollectionInfo,
     CollectionSettings,
     Document,
+    DocumentInfo,
     EmbeddedText,
     Erasure,
     ErasureScope,
     IndexedDocument,
+    Metric,
     Place,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
     Vectors,
+    VectorSpace,
 )
 
 T = TypeVar("T")
@@ -89,18 +93,24 @@ class Retriever:
         documents: list[Document],
         embedded: list[EmbeddedText],
         embedding_model: str,
+        metric: Metric | None = None,
+        may_create: bool = True,
     ) -> list[IndexedDocument]:
         """Store documents, all or none; see `DocumentStore.upsert`.
 
         Args:
-            collection: the collection's name.
+            collection: the collection's path.
             documents: some of which may bring their own vectors.
             embedded: for each of the others its segments and vectors, in order.
             embedding_model: which model made the vectors.
+            metric: what the vectors are made for; None: for any.
+            may_create: False where the collection is known to exist.
         """
         complete = _complete(documents, embedded)
         return await self._write(
-            lambda: self._documents.upsert(collection, embedding_model, documents, complete)
+            lambda: self._documents.upsert(
+                collection, embedding_model, documents, complete, metric, may_create
+            )
         )
 
     async def search(
@@ -134,13 +144,21 @@ class Retriever:
             query = _query_vector(embedded_query[0])
         return await self._read(lambda: self._searcher.rankings(request, query, embedding_model))
 
-    async def collections(self) -> list[CollectionInfo]:
-        """Return every collection, by name."""
-        return await self._read(self._collections.list)
+    async def collections(self, tenant: str | None = None) -> list[CollectionInfo]:
+        """Return every collection of a tenant, or of all, by name."""
+        return await self._read(lambda: self._collections.list(tenant))
 
     async def collection(self, name: str) -> CollectionInfo:
         """Return one collection; raises CollectionNotFound."""
         return await self._read(lambda: self._collections.get(name))
+
+    async def space(self, name: str) -> VectorSpace:
+        """Return what a collection's vectors are; raises CollectionNotFound."""
+        return await self._read(lambda: self._collections.space(name))
+
+    async def update_collection(self, name: str, changes: CollectionChanges) -> CollectionInfo:
+        """Change a collection's settings, and return it; raises CollectionNotFound."""
+        return await self._write(lambda: self._collections.update(name, changes))
 
     async def create_collection(self, name: str, settings: CollectionSettings) -> CollectionInfo:
         """Create an empty collection; raises Conflict when the name is taken."""
@@ -149,6 +167,10 @@ class Retriever:
     async def delete_collection(self, name: str) -> None:
         """Delete a collection with all its documents; raises CollectionNotFound."""
         await self._write(lambda: self._collections.delete(name))
+
+    async def documents(self, collection: str, limit: int, after: str) -> list[DocumentInfo]:
+        """Return a page of a collection's documents; raises CollectionNotFound."""
+        return await self._read(lambda: self._documents.page(collection, limit, after))
 
     async def document(self, collection: str, document_id: str) -> StoredDocument:
         """Return a stored document; raises CollectionNotFound or DocumentNotFound."""

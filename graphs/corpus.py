@@ -10,23 +10,31 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.errors import CollectionNotFound, Conflict
 from deployments.types import (
+    CollectionChanges,
     CollectionInfo,
     CollectionSettings,
     Document,
+    DocumentInfo,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
     IndexedDocument,
     Relevance,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
     Vectors,
+    VectorSpace,
 )
+from graphs.batches import batches
+from graphs.embedders import Embedders
+from graphs.erasing import Erasing
 from graphs.handles import Deadline, call, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
 from graphs.shards import Shards
-
-INDEX_BATCH_CHARS = 1_000_000
+from graphs.spaces import Ask, Spaces
 
 
 class Corpus:
@@ -34,43 +42,48 @@ class Corpus:
 
     def __init__(
         self,
-        embedding_model: str,
-        embedder: DeploymentHandle[Any],
+        embedders: Embedders,
         shards: Shards,
         reranker: DeploymentHandle[Any] | None = None,
         reranking_model: str | None = None,
     ) -> None:
-        self._embedding_model = embedding_model
-        self._embedder = plainly_pickled(embedder)
+        self._embedders = embedders
         self._shards = shards
+        self._erasing = Erasing(shards)
         self._reranker = plainly_pickled(reranker) if reranker else None
-        self._reranking = Reranking(self._embedder, self._reranker, reranking_model)
-        # Made once: `handle.method` makes another handle each time.
-        self._embed = self._embedder.options(method_name="embed")
-        self._dim: int | None = None
+        default = embedders.handle(embedders.default)
+        self._reranking = Reranking(default, self._reranker, reranking_model)
+        self._spaces = Spaces()
 
     @property
     def embedding_models(self) -> Sequence[str]:
         """Return the ids of the loaded embedding models, the default one first."""
-        return (self._embedding_model,)
+        return self._embedders.models
 
-    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, list[int]]:
+    async def embed(
+        self, texts: Sequence[str], *, model: str, timeout_s: float
+    ) -> tuple[Vectors, list[int]]:
         """Return one vector and the number of tokens per text."""
-        return await call(self._embed.remote(list(texts)), Deadline(timeout_s))
+        return await call(self._embedders.query(model, texts), Deadline(timeout_s))
 
-    async def dim(self, *, timeout_s: float) -> int:
-        """Return the length of the default embedding model's vectors."""
-        if self._dim is None:
-            vectors, _ = await self.embed(["dimension"], timeout_s=timeout_s)
-            self._dim = vectors.shape[1]
-        return self._dim
+    async def dim(self, model: str, *, timeout_s: float) -> int:
+        """Return the length of an embedding model's vectors."""
+        return await self._embedders.dim(model, Deadline(timeout_s))
 
     async def vectorize(
-        self, texts: Sequence[str], *, overlap_tokens: int | None, timeout_s: float
+        self, texts: Sequence[str], *, model: str, overlap_tokens: int | None, timeout_s: float
     ) -> list[EmbeddedText]:
         """Return each text's segments and their vectors; None: they overlap as configured."""
-        response = self._embedder.embed_documents.remote(list(texts), overlap_tokens)
+        response = self._embedders.documents(model, texts, overlap_tokens)
         return await call(response, Deadline(timeout_s))
+
+    async def space(self, collection: str, *, timeout_s: float) -> VectorSpace:
+        """Return what a collection's vectors are now, or will be if indexing creates it."""
+        deadline = Deadline(timeout_s)
+        try:
+            return await self._spaces.fresh(collection, self._asking(deadline))
+        except CollectionNotFound:
+            return await self._default_space(deadline)
 
     async def index(
         self, collection: str, documents: Sequence[Document], *, timeout_s: float
@@ -82,11 +95,8 @@ class Corpus:
         """
         deadline = Deadline(timeout_s)
         indexed: list[IndexedDocument] = []
-        for batch in _batches(documents):
-            texts = [document.text for document in batch if document.embedded is None]
-            embedded: Any = self._embedder.embed_documents.remote(texts) if texts else []
-            args = (collection, batch, embedded, self._embedding_model)
-            indexed += await self._shards.ask("upsert", *args, deadline=deadline)
+        for batch in batches(documents):
+            indexed += await self._stored(collection, batch, deadline)
         return indexed
 
     @property
@@ -109,20 +119,21 @@ class Corpus:
             return await self._search_reranked(request, deadline)
         return await self._search(request, deadline)
 
-    async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
-        """Return every collection, by name."""
-        return await self._retrieve("collections", timeout_s)
+    async def collections(self, tenant: str, *, timeout_s: float) -> list[CollectionInfo]:
+        """Return every collection of a tenant, by name."""
+        return await self._retrieve("collections", timeout_s, tenant)
 
     async def create_collection(
-        self, name: str, description: str, *, timeout_s: float
+        self, name: str, settings: CollectionSettings, *, timeout_s: float
     ) -> CollectionInfo:
         """Create a collection; raises Conflict when the name is taken."""
-        settings = CollectionSettings(
-            description=description,
-            embedding_model=self._embedding_model,
-            dim=await self.dim(timeout_s=timeout_s),
-        )
         return await self._retrieve("create_collection", timeout_s, name, settings)
+
+    async def update_collection(
+        self, name: str, changes: CollectionChanges, *, timeout_s: float
+    ) -> CollectionInfo:
+        """Change a collection's settings, and return it."""
+        return await self._retrieve("update_collection", timeout_s, name, changes)
 
     async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
         """Return one collection."""
@@ -131,6 +142,13 @@ class Corpus:
     async def delete_collection(self, name: str, *, timeout_s: float) -> None:
         """Delete a collection with all its documents."""
         await self._retrieve("delete_collection", timeout_s, name)
+        self._spaces.forget(name)
+
+    async def documents(
+        self, collection: str, *, limit: int, after: str, timeout_s: float
+    ) -> list[DocumentInfo]:
+        """Return up to `limit` documents by id, those with an id greater than `after`."""
+        return await self._retrieve("documents", timeout_s, collection, limit, after)
 
     async def document(
         self, collection: str, document_id: str, *, timeout_s: float
@@ -142,6 +160,18 @@ class Corpus:
         """Delete a document; the next search of any replica no longer finds it."""
         await self._retrieve("delete_document", timeout_s, collection, document_id)
 
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        """Erase documents; return the receipt when all is clean, or after `wait_s`."""
+        return await self._erasing.erase(scope, Deadline(timeout_s), wait_s)
+
+    async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
+        """Return a receipt as it is now."""
+        return await self._erasing.receipt(tenant, erasure_id, Deadline(timeout_s))
+
+    async def maintain(self) -> None:
+        """Take up erasures that nobody completes, until cancelled."""
+        await self._erasing.resume()
+
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
         return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))
 
@@ -150,9 +180,13 @@ class Corpus:
     ) -> list[ScoredChunk]:
         """Search for more than is wanted, and keep the best after reranking.
 
-        A bound on the cosine, even one that nothing is below, makes a lexical search compute it.
+        A bound on the cosine, even one that nothing is below, makes a lexical search compute it;
+        where no model here can, late fusion computes cosines of its own.
         """
-        min_score = -1.0 if request.min_score is None else request.min_score
+        min_score = request.min_score
+        if min_score is None:
+            space = await self._spaces.of(request.collection, self._asking(deadline))
+            min_score = -1.0 if space.embedding_model in self._embedders.models else None
         wanted = request.offset + request.top_k
         wider = dataclasses.replace(
             request, offset=0, top_k=num_candidates(wanted), min_score=min_score
@@ -164,20 +198,45 @@ class Corpus:
     async def _search(self, request: SearchRequest, deadline: Deadline) -> list[ScoredChunk]:
         is_lexical = request.mode == "lexical" and request.min_score is None
         if is_lexical or request.vector is not None:
-            embedded = None
-        else:
-            embedded = self._embed.remote([request.query])
-        return await self._shards.search(request, embedded, self._embedding_model, deadline)
+            return await self._shards.search(request, None, None, deadline)
 
+        async def found(space: VectorSpace) -> list[ScoredChunk]:
+            model = space.embedding_model
+            embedded = self._embedders.query(model, [request.query])
+            return await self._shards.search(request, embedded, model, deadline)
 
-def _batches(documents: Sequence[Document]) -> list[list[Document]]:
-    """Split documents so that one handle call carries about `INDEX_BATCH_CHARS` at most."""
-    batches: list[list[Document]] = []
-    room = 0
-    for document in documents:
-        if not batches or len(document.text) > room:
-            batches.append([])
-            room = INDEX_BATCH_CHARS
-        batches[-1].append(document)
-        room -= len(document.text)
-    return batches
+        return await self._spaces.within(request.collection, self._asking(deadline), found)
+
+    async def _stored(
+        self, collection: str, documents: list[Document], deadline: Deadline
+    ) -> list[IndexedDocument]:
+        """Store one batch; vectors that came ready are not stored in another space than theirs."""
+        texts = [document.text for document in documents if document.embedded is None]
+        ask = self._asking(deadline)
+
+        async def store(space: VectorSpace, may_create: bool = False) -> list[IndexedDocument]:
+            model = space.embedding_model
+            embedded: Any = self._embedders.documents(model, texts) if texts else []
+            args = (collection, documents, embedded, model, space.metric, may_create)
+            return await self._shards.ask("upsert", *args, deadline=deadline)
+
+        try:
+            if len(texts) == len(documents):
+                return await self._spaces.within(collection, ask, store)
+            return await store(await self._spaces.of(collection, ask))
+        except CollectionNotFound:
+            self._spaces.forget(collection)
+            return await store(await self._default_space(deadline), may_create=True)
+        except Conflict:
+            self._spaces.forget(collection)
+            raise
+
+    async def _default_space(self, deadline: Deadline) -> VectorSpace:
+        model = self._embedders.default
+        return VectorSpace(model, await self._embedders.dim(model, deadline))
+
+    def _asking(self, deadline: Deadline) -> Ask:
+        async def ask(collection: str) -> VectorSpace:
+            return await self._shards.ask("space", collection, deadline=deadline)
+
+        return ask

@@ -51,14 +51,14 @@ class Shards:
         self._searches: OrderedDict[str, list[Handle]] = OrderedDict()
 
     async def search(
-        self, request: SearchRequest, embedded: Any, embedding_model: str, deadline: Deadline
+        self, request: SearchRequest, embedded: Any, embedding_model: str | None, deadline: Deadline
     ) -> list[ScoredChunk]:
         """Return matching chunks, best first; see `Searcher.search`.
 
         Args:
             request: what is wanted.
             embedded: the Embedder's response for the query, not awaited; None where none is needed.
-            embedding_model: which model it is of.
+            embedding_model: which model it is of; None where there is none.
             deadline: of the whole request.
 
         Raises:

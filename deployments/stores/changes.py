@@ -12,7 +12,8 @@ from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select, t
 from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import not_found
-from deployments.stores.content import BUILT_IN, is_collection_name
+from deployments.stores.content import BUILT_IN
+from deployments.stores.paths import parts_of
 from deployments.types import IndexSettings, Metric, Vectors
 
 MAX_ROWS = 2000
@@ -32,7 +33,10 @@ HEAD = select(
     *schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"],
     *schema.collections.c["metric", "epoch"],
     cast(schema.collections.c.index_settings, Text),
-).where(schema.collections.c.name == bindparam("name"))
+).where(
+    schema.collections.c.tenant == bindparam("tenant"),
+    schema.collections.c.name == bindparam("name"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +68,9 @@ class Changes:
 
 
 def head(ask: Ask, collection: str) -> Head:
-    """Return where a collection's log stands; raises CollectionNotFound."""
-    rows = ask(HEAD, {"name": collection}) if is_collection_name(collection) else ()
+    """Return where a collection's log stands, by its path; raises CollectionNotFound."""
+    parts = parts_of(collection)
+    rows = ask(HEAD, {"tenant": parts[0], "name": parts[1]}) if parts else ()
     for row in rows:
         found: Head = Head(*row)
         return replace(found, index=IndexSettings(**json.loads(row[-1])))

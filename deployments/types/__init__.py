@@ -10,11 +10,13 @@ from deployments.types.answers import (
     Sources,
 )
 from deployments.types.collections import (
+    CollectionChanges,
     CollectionInfo,
     CollectionSettings,
     IndexKind,
     IndexSettings,
     Metric,
+    VectorSpace,
     VectorStorage,
 )
 from deployments.types.erasure import (
@@ -53,6 +55,7 @@ from deployments.types.generation import (
 from deployments.types.retrieval import (
     MAX_RERANKED,
     Document,
+    DocumentInfo,
     EmbeddedText,
     IndexedDocument,
     Passage,
@@ -71,11 +74,13 @@ __all__ = [
     "AllOf",
     "AnswerEvent",
     "AnyOf",
+    "CollectionChanges",
     "CollectionInfo",
     "CollectionSettings",
     "Condition",
     "Delta",
     "Document",
+    "DocumentInfo",
     "EmbeddedText",
     "EngineStats",
     "ErasedPart",
@@ -112,6 +117,7 @@ __all__ = [
     "Sources",
     "StoredDocument",
     "TokenLogprob",
+    "VectorSpace",
     "VectorStorage",
     "Vectors",
 ]

@@ -270,6 +270,7 @@ async def test_document_is_shown_and_deleted(client: httpx.AsyncClient, document
         "title": "",
         "text": "Text",
         "metadata": {"a": None},
+        "subject": None,
         "num_chunks": 1,
         "created_at": NOW,
         "updated_at": NOW,

@@ -201,3 +201,16 @@ def test_processes_that_start_at_once_share_one_pepper(tmp_path: Path):
         process.join(30)
     assert len({results.get() for _ in processes}) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["pepper"]
+
+
+def test_key_has_its_tenant(store: KeyStore):
+    key, bearer = store.create("x", tenant="acme")
+    other_key, other_bearer = store.create("y")
+    assert (store.verify(bearer), store.recall(bearer)) == (key, key)
+    assert (key.tenant, store.verify(other_bearer).tenant) == ("acme", "default")
+    assert [one.tenant for one in store.list()] == ["acme", "default"]
+    assert store.revoke(key.id).tenant == "acme"
+    with pytest.raises(InvalidRequest) as caught:
+        store.create("z", tenant="a/b")
+    assert caught.value.param == "tenant"
+    assert other_key.tenant == "default"
