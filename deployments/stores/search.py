@@ -4,13 +4,12 @@ A write may come between ranking and fetching and take a hit's text away. Then t
 again while the follower and the database are held at one and the same state.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Ask, Head, head
 from deployments.stores.content import invalid
+from deployments.stores.damage import check_chunk, sound_metadata
 from deployments.stores.database import Database
 from deployments.stores.filters import check_filter
 from deployments.stores.follower import Follower
@@ -47,6 +47,8 @@ STORED_CHUNKS = (
         schema.documents.c.title,
         *schema.chunks.c["text", "start", "end"],
         cast(schema.documents.c.metadata, Text),
+        *schema.chunks.c["vector", "checksum"],
+        schema.documents.c.checksum,
     )
     .join(schema.documents)
     .where(
@@ -71,6 +73,16 @@ class Stored(NamedTuple):
     start: int
     end: int
     metadata: str
+    vector: bytes
+    checksum: int
+    document_checksum: int
+
+    def sound_metadata(self) -> dict[str, Any]:
+        """Return the document's metadata; raises StoreUnavailable when the row is damaged."""
+        place = (self.number, self.document_id, self.start, self.end)
+        check_chunk(*place, self.text, self.vector, self.checksum)
+        named = (self.document_id, self.title, self.metadata, self.document_checksum)
+        return sound_metadata(*named)
 
 
 class Searcher:
@@ -260,7 +272,7 @@ def _chunk(
         end=stored.end,
         score=hit.score,
         cosine=hit.cosine,
-        metadata=json.loads(stored.metadata),
+        metadata=stored.sound_metadata(),
         before=tuple(_passage(one) for one in others if one.number < stored.number),
         after=tuple(_passage(one) for one in others if one.number > stored.number),
         highlights=highlights(terms, stored.text) if terms else (),
