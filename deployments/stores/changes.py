@@ -113,7 +113,7 @@ def _added(connection: Connection, head: Head, sequence: int, shard: Shard) -> I
     statement = (
         select(
             *order,
-            *chunks.c["vector", "text", "document_id", "start", "end", "checksum"],
+            *chunks.c["id", "vector", "text", "document_id", "start", "end", "checksum"],
             *documents.c["title", "created_at", "updated_at"],
             documents.c.checksum.label("document_checksum"),
             cast(documents.c.metadata, Text).label("metadata"),
@@ -145,7 +145,7 @@ def _removals(rows: Rows, dim: int) -> Changes:
 
 def _additions(rows: Rows, dim: int, last: Owner | None) -> Changes:
     for row in rows:
-        place = (row.number, row.document_id, row.start, row.end)
+        place = (row.number, row.id, row.document_id, row.start, row.end)
         check_chunk(*place, row.text, row.vector, row.checksum)
     numbers = np.fromiter((row.number for row in rows), dtype=np.int64, count=len(rows))
     vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")

@@ -11,10 +11,17 @@ log = logging.getLogger(__name__)
 
 
 def check_chunk(
-    number: int, document_id: str, start: int, end: int, text: str, vector: bytes, stored: int
+    number: int,
+    chunk_id: str,
+    document_id: str,
+    start: int,
+    end: int,
+    text: str,
+    vector: bytes,
+    stored: int,
 ) -> None:
     """Raise StoreUnavailable unless a chunk is as it was written; `stored` is its checksum."""
-    if chunk_checksum(number, document_id, start, end, text, vector) != stored:
+    if chunk_checksum(number, chunk_id, document_id, start, end, text, vector) != stored:
         raise _damaged("chunk")
 
 

@@ -79,7 +79,7 @@ class Stored(NamedTuple):
 
     def sound_metadata(self) -> dict[str, Any]:
         """Return the document's metadata; raises StoreUnavailable when the row is damaged."""
-        place = (self.number, self.document_id, self.start, self.end)
+        place = (self.number, self.id, self.document_id, self.start, self.end)
         check_chunk(*place, self.text, self.vector, self.checksum)
         named = (self.document_id, self.title, self.metadata, self.document_checksum)
         return sound_metadata(*named)

@@ -15,6 +15,7 @@ from deployments.errors import (
     InvalidRequest,
 )
 from deployments.stores.collections import CollectionStore
+from deployments.stores.content import BUILT_IN
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.types import CollectionChanges, CollectionSettings, Document, Segment
@@ -188,7 +189,8 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
     text=storable,
     title=storable,
     metadata=st.dictionaries(
-        storable, scalars.filter(lambda x: x not in (float("inf"), -float("inf")))
+        storable.filter(lambda key: key not in BUILT_IN),
+        scalars.filter(lambda x: x not in (float("inf"), -float("inf"))),
     ),
 )
 def test_any_document_comes_back_as_it_was(

@@ -1,4 +1,8 @@
-"""A damaged database file or log: what comes back is what was stored, or an error."""
+"""A damaged database file or log: what comes back is what was stored, or an error.
+
+One thing cannot be told from a crash: SQLite drops a log from the first damaged frame on, so the
+transactions since the last checkpoint may be missing, each of them wholly.
+"""
 
 import random
 import shutil
@@ -155,7 +159,7 @@ def test_damaged_files_never_answer_wrongly(states: tuple[Path, Path], tmp_path:
             seen[f"{name} {damage.__name__}: refused"] += 1
         else:
             kind = kind_of(said, truths[0])
-            bad = wrong(said, truths)
+            bad = wrong(said, truths if name == "test.db-wal" else truths[:1])
             if bad:
                 failures.append((number, name, damage.__name__, difference(said, truths[0], bad)))
                 kind = "WRONG"
