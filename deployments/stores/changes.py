@@ -13,6 +13,7 @@ from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import not_found
 from deployments.stores.content import BUILT_IN
+from deployments.stores.damage import check_chunk, sound_metadata
 from deployments.stores.paths import parts_of
 from deployments.types import IndexSettings, Metric, Vectors
 
@@ -139,8 +140,9 @@ def _added(connection: Connection, head: Head, sequence: int, shard: Shard) -> I
     statement = (
         select(
             *order,
-            *chunks.c["vector", "text", "document_id"],
+            *chunks.c["id", "vector", "text", "document_id", "start", "end", "checksum"],
             *documents.c["title", "created_at", "updated_at"],
+            documents.c.checksum.label("document_checksum"),
             cast(documents.c.metadata, Text).label("metadata"),
         )
         .join(documents)
@@ -169,6 +171,9 @@ def _removals(rows: Rows, dim: int) -> Changes:
 
 
 def _additions(rows: Rows, dim: int, last: Owner | None) -> Changes:
+    for row in rows:
+        place = (row.number, row.id, row.document_id, row.start, row.end)
+        check_chunk(*place, row.text, row.vector, row.checksum)
     numbers = np.fromiter((row.number for row in rows), dtype=np.int64, count=len(rows))
     vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")
     texts = tuple(f"{row.title}\n{row.text}" for row in rows)
@@ -186,7 +191,9 @@ def _documents(
         owner = _owner(row)
         if owner != last:
             built_in = (row.document_id, row.title, row.created_at, row.updated_at)
-            documents.append(json.loads(row.metadata) | dict(zip(BUILT_IN, built_in, strict=True)))
+            named = (row.document_id, row.title, row.metadata, row.document_checksum)
+            found = sound_metadata(*named)
+            documents.append(found | dict(zip(BUILT_IN, built_in, strict=True)))
             last = owner
         owners.append(len(documents) - 1)
     return np.array(owners, dtype=np.int64), tuple(documents)

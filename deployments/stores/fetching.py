@@ -1,13 +1,13 @@
 """The text of what was found: hits in, chunks with their neighbours and highlights out."""
 
-import json
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import Text, bindparam, cast, select
 
 from deployments.stores import schema
 from deployments.stores.changes import Ask
+from deployments.stores.damage import check_chunk, sound_metadata
 from deployments.stores.follower import Follower
 from deployments.stores.highlights import highlights
 from deployments.stores.hits import Hit
@@ -22,6 +22,8 @@ STORED_CHUNKS = (
         schema.documents.c.title,
         *schema.chunks.c["text", "start", "end"],
         cast(schema.documents.c.metadata, Text),
+        *schema.chunks.c["vector", "checksum"],
+        schema.documents.c.checksum,
     )
     .join(schema.documents)
     .where(
@@ -44,6 +46,16 @@ class Stored(NamedTuple):
     start: int
     end: int
     metadata: str
+    vector: bytes
+    checksum: int
+    document_checksum: int
+
+    def sound_metadata(self) -> dict[str, Any]:
+        """Return the document's metadata; raises StoreUnavailable when the row is damaged."""
+        place = (self.number, self.id, self.document_id, self.start, self.end)
+        check_chunk(*place, self.text, self.vector, self.checksum)
+        named = (self.document_id, self.title, self.metadata, self.document_checksum)
+        return sound_metadata(*named)
 
 
 def fetch(ask: Ask, follower: Follower, hits: Sequence[Hit], request: SearchRequest) -> Chunks:
@@ -77,7 +89,7 @@ def _chunk(
         end=stored.end,
         score=hit.score,
         cosine=hit.cosine,
-        metadata=json.loads(stored.metadata),
+        metadata=stored.sound_metadata(),
         before=tuple(_passage(one) for one in others if one.number < stored.number),
         after=tuple(_passage(one) for one in others if one.number > stored.number),
         highlights=highlights(terms, stored.text) if terms else (),
