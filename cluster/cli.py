@@ -6,7 +6,9 @@ import typer
 from pydantic import ValidationError
 
 from cluster.ask import ask
+from cluster.backup import backup, restore
 from cluster.down import down
+from cluster.erase import erase
 from cluster.errors import OperatorError
 from cluster.help import help_of
 from cluster.ingest import ingest
@@ -15,6 +17,8 @@ from cluster.logs import logs
 from cluster.models import models
 from cluster.search import search
 from cluster.status import status
+from cluster.stored import collections, documents
+from cluster.transfer import export, import_
 from cluster.up import up
 
 INTERRUPTED = 130
@@ -26,8 +30,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (up, down, status, logs, ingest, ask, search, models):
+COMMANDS = (up, down, status, logs, ingest, ask, search, erase, collections, documents, models)
+for command in COMMANDS:
     app.command(help=help_of(command))(command)
+app.command(help=help_of(export))(export)
+app.command(help=help_of(backup))(backup)
+app.command(help=help_of(restore))(restore)
+app.command("import", help=help_of(import_))(import_)
 app.add_typer(keys, name="keys")
 
 

@@ -19,6 +19,7 @@ from deployments.config import Settings
 MAX_ATTEMPTS = 6
 MAX_WAIT_S = 30.0
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
+PARQUET = "application/vnd.apache.parquet"
 # An answer may take long to come, a connection may not.
 TIMEOUT = httpx.Timeout(600.0, connect=5.0)
 
@@ -59,17 +60,29 @@ class Client:
         key = given.api_key.get_secret_value() or _admin_key(StateFolder(settings.state_path))
         return cls(url.rstrip("/"), key)
 
-    def call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+    def call(
+        self, method: str, path: str, body: object = None, *, parquet: bytes | None = None
+    ) -> dict[str, Any]:
         """Return the JSON answer; a full or restarting server is asked again, a few times.
+
+        The body is `body` as JSON, or a Parquet file.
 
         Raises:
             CallFailed: the server refused, or stayed unavailable.
             OperatorError: it cannot be reached.
         """
+        headers = self._headers()
+        if parquet is not None:
+            headers["content-type"] = PARQUET
         for attempt in range(1, MAX_ATTEMPTS + 1):
             with self._translated():
                 response = httpx.request(
-                    method, self.url + path, json=body, headers=self._headers(), timeout=TIMEOUT
+                    method,
+                    self.url + path,
+                    json=body,
+                    content=parquet,
+                    headers=headers,
+                    timeout=TIMEOUT,
                 )
             if response.status_code not in RETRIED or attempt == MAX_ATTEMPTS:
                 break
@@ -101,6 +114,24 @@ class Client:
             for line in response.iter_lines():
                 if line.startswith("data:"):
                     yield json.loads(line.removeprefix("data:"))
+
+    def download(self, path: str) -> Iterator[bytes]:
+        """Yield the pieces of a file that the server sends.
+
+        Raises:
+            CallFailed: the server refused.
+            OperatorError: it cannot be reached, or the file broke off.
+        """
+        with (
+            self._translated(),
+            httpx.stream(
+                "POST", self.url + path, headers=self._headers(), timeout=TIMEOUT
+            ) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                raise failure(response)
+            yield from response.iter_bytes()
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.key}"}

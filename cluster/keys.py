@@ -50,15 +50,19 @@ def _store() -> "Iterator[KeyStore]":
 def create(
     name: Annotated[str, typer.Argument(help="Whom or what it is for.")],
     admin: Annotated[bool, typer.Option("--admin", help="May do everything.")] = False,
+    tenant: Annotated[
+        str, typer.Option(help="Whose collections it covers; it sees no other's.")
+    ] = "default",
 ) -> None:
     """Create a key and print it; it is never shown again.
 
     Examples:
       ragserve keys create dify
+      ragserve keys create dify-acme --tenant acme
       export RAGSERVE_API_KEY=$(ragserve keys create laptop --admin)
     """
     with _store() as store:
-        key, bearer = store.create(name, is_admin=admin)
+        key, bearer = store.create(name, is_admin=admin, tenant=tenant)
     Console(stderr=True).print(f"created {key.id}", highlight=False)
     print(bearer)
 
@@ -77,11 +81,12 @@ def list_keys(
     if as_json:
         print_json([asdict(key) for key in found])
         return
-    table = Table("id", "name", "admin", "created", "revoked")
+    table = Table("id", "name", "tenant", "admin", "created", "revoked")
     table.columns[0].min_width = KEY_ID_CHARS
     for key in found:
         is_admin = "yes" if key.is_admin else ""
-        table.add_row(key.id, key.name, is_admin, key.created_at, key.revoked_at or "")
+        revoked = key.revoked_at or ""
+        table.add_row(key.id, key.name, key.tenant, is_admin, key.created_at, revoked)
     Console().print(table, markup=False)
 
 

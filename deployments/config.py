@@ -44,7 +44,7 @@ class GeneratorArgs(Args):
 class EmbedderArgs(Args):
     """Which model embeds, and how texts are cut and batched."""
 
-    model: str = "all-minilm-l6-v2"
+    model: str = Field(default="all-minilm-l6-v2", pattern=r"^[\w.:@/-]{1,128}$")
     engine: Literal["transformers", "fake"] = "transformers"
     source: str = "embedded:all-minilm-l6-v2"
     device: str = "cpu"
@@ -54,6 +54,7 @@ class EmbedderArgs(Args):
     overlap_tokens: int = Field(default=32, ge=0, le=256)
     max_batch_tokens: int = Field(default=4096, ge=16, description="padded tokens of one forward")
     max_waiting_tokens: int = Field(default=1_000_000, ge=16)
+    fake_dim: int = Field(default=64, ge=1, le=255, description="fake engine only")
 
 
 class RerankerArgs(Args):
@@ -84,10 +85,21 @@ class RerankerArgs(Args):
 
 
 class RetrieverArgs(Args):
-    """How collections are indexed and searched."""
+    """How collections are indexed and searched.
 
-    max_collections_in_memory: int = Field(default=64, ge=1)
-    rrf_k: int = Field(default=60, ge=1, le=1000, description="constant of rank fusion")
+    With `shards` above 1, deployments `Retriever-0`, `Retriever-1` … hold one part each of every
+    collection, in place of `Retriever`.
+    """
+
+    shards: int = Field(default=1, ge=1, le=64, description="may change at any restart")
+    replicas_per_collection: int = Field(
+        default=2, ge=1, le=64, description="of each shard, where it has more"
+    )
+    max_collections_in_memory: int = Field(default=10_000, ge=1)
+    memory_budget_mb: int = Field(default=4096, ge=16, description="of all indexes of a replica")
+    rrf_k: int = Field(default=2, ge=1, le=1000, description="constant of rank fusion")
+    """The usual 60 weighs the first and the twentieth of a ranking almost alike, so that a ranking
+    with little to say spoils the other. Source: `tests/bench/quality.py --grid`."""
     candidates: int = Field(default=50, ge=1, le=1000, description="hits of each kind to fuse")
 
 
@@ -111,6 +123,11 @@ class Settings(BaseSettings):
     state_dir: Path = Path("~/.local/state/ragserve")
     http_port: int = Field(default=8080, ge=1, le=65535)
     database_url: str = ""
+    transfer_roots: str = Field(
+        default="",
+        description="folders and `scheme://bucket/prefix` that exports may be written below and "
+        "imports read from, separated by commas; each tenant has its own folder in them",
+    )
 
     @property
     def state_path(self) -> Path:

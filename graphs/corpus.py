@@ -5,27 +5,40 @@ them. It does not know prompts or answers (``rag.py``).
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
+from deployments.errors import CollectionNotFound, Conflict
 from deployments.types import (
+    CollectionChanges,
     CollectionInfo,
     CollectionSettings,
     Document,
+    DocumentInfo,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
+    Exported,
+    Imported,
     IndexedDocument,
+    IndexStats,
     Relevance,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
     Vectors,
+    VectorSpace,
 )
-from graphs.handles import Deadline, call
+from graphs.batches import batches
+from graphs.embedders import Embedders
+from graphs.erasing import Erasing
+from graphs.handles import Deadline, call, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
-
-INDEX_BATCH_CHARS = 1_000_000
+from graphs.shards import Shards
+from graphs.spaces import Ask, Spaces
 
 
 class Corpus:
@@ -33,44 +46,48 @@ class Corpus:
 
     def __init__(
         self,
-        embedding_model: str,
-        embedder: DeploymentHandle[Any],
-        retriever: DeploymentHandle[Any],
+        embedders: Embedders,
+        shards: Shards,
         reranker: DeploymentHandle[Any] | None = None,
         reranking_model: str | None = None,
     ) -> None:
-        self._embedding_model = embedding_model
-        self._embedder = plainly_pickled(embedder)
-        self._retriever = plainly_pickled(retriever)
+        self._embedders = embedders
+        self._shards = shards
+        self._erasing = Erasing(shards)
         self._reranker = plainly_pickled(reranker) if reranker else None
-        self._reranking = Reranking(self._embedder, self._reranker, reranking_model)
-        # What each question asks has its handle made once: `handle.method` makes another each time.
-        self._embed = self._embedder.options(method_name="embed")
-        self._dim: int | None = None
-        self._find = self._retriever.options(method_name="search")
+        default = embedders.handle(embedders.default)
+        self._reranking = Reranking(default, self._reranker, reranking_model)
+        self._spaces = Spaces()
 
     @property
     def embedding_models(self) -> Sequence[str]:
         """Return the ids of the loaded embedding models, the default one first."""
-        return (self._embedding_model,)
+        return self._embedders.models
 
-    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, list[int]]:
+    async def embed(
+        self, texts: Sequence[str], *, model: str, timeout_s: float
+    ) -> tuple[Vectors, list[int]]:
         """Return one vector and the number of tokens per text."""
-        return await call(self._embed.remote(list(texts)), Deadline(timeout_s))
+        return await call(self._embedders.query(model, texts), Deadline(timeout_s))
 
-    async def dim(self, *, timeout_s: float) -> int:
-        """Return the length of the default embedding model's vectors."""
-        if self._dim is None:
-            vectors, _ = await self.embed(["dimension"], timeout_s=timeout_s)
-            self._dim = vectors.shape[1]
-        return self._dim
+    async def dim(self, model: str, *, timeout_s: float) -> int:
+        """Return the length of an embedding model's vectors."""
+        return await self._embedders.dim(model, Deadline(timeout_s))
 
     async def vectorize(
-        self, texts: Sequence[str], *, overlap_tokens: int | None, timeout_s: float
+        self, texts: Sequence[str], *, model: str, overlap_tokens: int | None, timeout_s: float
     ) -> list[EmbeddedText]:
         """Return each text's segments and their vectors; None: they overlap as configured."""
-        response = self._embedder.embed_documents.remote(list(texts), overlap_tokens)
+        response = self._embedders.documents(model, texts, overlap_tokens)
         return await call(response, Deadline(timeout_s))
+
+    async def space(self, collection: str, *, timeout_s: float) -> VectorSpace:
+        """Return what a collection's vectors are now, or will be if indexing creates it."""
+        deadline = Deadline(timeout_s)
+        try:
+            return await self._spaces.fresh(collection, self._asking(deadline))
+        except CollectionNotFound:
+            return await self._default_space(deadline)
 
     async def index(
         self, collection: str, documents: Sequence[Document], *, timeout_s: float
@@ -82,13 +99,8 @@ class Corpus:
         """
         deadline = Deadline(timeout_s)
         indexed: list[IndexedDocument] = []
-        for batch in _batches(documents):
-            texts = [document.text for document in batch if document.embedded is None]
-            embedded: Any = self._embedder.embed_documents.remote(texts) if texts else []
-            stored = self._retriever.upsert.remote(
-                collection, batch, embedded, self._embedding_model
-            )
-            indexed += await call(stored, deadline)
+        for batch in batches(documents):
+            indexed += await self._stored(collection, batch, deadline)
         return indexed
 
     @property
@@ -111,20 +123,26 @@ class Corpus:
             return await self._search_reranked(request, deadline)
         return await self._search(request, deadline)
 
-    async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
-        """Return every collection, by name."""
-        return await self._retrieve("collections", timeout_s)
+    async def collections(self, tenant: str, *, timeout_s: float) -> list[CollectionInfo]:
+        """Return every collection of a tenant, by name."""
+        return await self._retrieve("collections", timeout_s, tenant)
 
     async def create_collection(
-        self, name: str, description: str, *, timeout_s: float
+        self, name: str, settings: CollectionSettings, *, timeout_s: float
     ) -> CollectionInfo:
         """Create a collection; raises Conflict when the name is taken."""
-        settings = CollectionSettings(
-            description=description,
-            embedding_model=self._embedding_model,
-            dim=await self.dim(timeout_s=timeout_s),
-        )
         return await self._retrieve("create_collection", timeout_s, name, settings)
+
+    async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
+        """Return what each replica that has the collection in memory holds of its vectors."""
+        held = await self._shards.ask_all("index_stats", name, deadline=Deadline(timeout_s))
+        return [one for one in held if one is not None]
+
+    async def update_collection(
+        self, name: str, changes: CollectionChanges, *, timeout_s: float
+    ) -> CollectionInfo:
+        """Change a collection's settings, and return it."""
+        return await self._retrieve("update_collection", timeout_s, name, changes)
 
     async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
         """Return one collection."""
@@ -133,6 +151,13 @@ class Corpus:
     async def delete_collection(self, name: str, *, timeout_s: float) -> None:
         """Delete a collection with all its documents."""
         await self._retrieve("delete_collection", timeout_s, name)
+        self._spaces.forget(name)
+
+    async def documents(
+        self, collection: str, *, limit: int, after: str, timeout_s: float
+    ) -> list[DocumentInfo]:
+        """Return up to `limit` documents by id, those with an id greater than `after`."""
+        return await self._retrieve("documents", timeout_s, collection, limit, after)
 
     async def document(
         self, collection: str, document_id: str, *, timeout_s: float
@@ -144,18 +169,54 @@ class Corpus:
         """Delete a document; the next search of any replica no longer finds it."""
         await self._retrieve("delete_document", timeout_s, collection, document_id)
 
+    async def export_collection(
+        self, collection: str, *, timeout_s: float
+    ) -> AsyncGenerator[bytes]:
+        """Yield a Parquet file with one state of a collection, in pieces of a few MiB."""
+        deadline = Deadline(timeout_s)
+        stream = self._shards.stream("export_collection", collection, deadline=deadline)
+        async with aclosing(stream) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        """Write a collection to a new Parquet file below a root of the server's."""
+        return await self._retrieve("export_to", timeout_s, collection, uri, timeout_s)
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Store the rows of a Parquet file, or of that at a URI; refused rows are reported."""
+        args = (collection, source, max_document_bytes, timeout_s)
+        return await self._retrieve("import_collection", timeout_s, *args)
+
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        """Erase documents; return the receipt when all is clean, or after `wait_s`."""
+        return await self._erasing.erase(scope, Deadline(timeout_s), wait_s)
+
+    async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
+        """Return a receipt as it is now."""
+        return await self._erasing.receipt(tenant, erasure_id, Deadline(timeout_s))
+
+    async def maintain(self) -> None:
+        """Take up erasures that nobody completes, until cancelled."""
+        await self._erasing.resume()
+
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
-        response = self._retriever.options(method_name=method).remote(*args)
-        return await call(response, Deadline(timeout_s))
+        return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))
 
     async def _search_reranked(
         self, request: SearchRequest, deadline: Deadline
     ) -> list[ScoredChunk]:
         """Search for more than is wanted, and keep the best after reranking.
 
-        A bound on the cosine, even one that nothing is below, makes a lexical search compute it.
+        A bound on the cosine, even one that nothing is below, makes a lexical search compute it;
+        where no model here can, late fusion computes cosines of its own.
         """
-        min_score = -1.0 if request.min_score is None else request.min_score
+        min_score = request.min_score
+        if min_score is None:
+            space = await self._spaces.of(request.collection, self._asking(deadline))
+            min_score = -1.0 if space.embedding_model in self._embedders.models else None
         wanted = request.offset + request.top_k
         wider = dataclasses.replace(
             request, offset=0, top_k=num_candidates(wanted), min_score=min_score
@@ -167,30 +228,45 @@ class Corpus:
     async def _search(self, request: SearchRequest, deadline: Deadline) -> list[ScoredChunk]:
         is_lexical = request.mode == "lexical" and request.min_score is None
         if is_lexical or request.vector is not None:
-            embedded = None
-        else:
-            embedded = self._embed.remote([request.query])
-        response = self._find.remote(request, embedded, self._embedding_model)
-        return await call(response, deadline)
+            return await self._shards.search(request, None, None, deadline)
 
+        async def found(space: VectorSpace) -> list[ScoredChunk]:
+            model = space.embedding_model
+            embedded = self._embedders.query(model, [request.query])
+            return await self._shards.search(request, embedded, model, deadline)
 
-def plainly_pickled(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
-    """Return the same handle without cloudpickle, which our messages of plain classes do not need.
+        return await self._spaces.within(request.collection, self._asking(deadline), found)
 
-    Source: of the arguments and results of an answer's calls, cloudpickle takes 0.09 ms longer each
-    when its code has left the processor's cache, which it has between two requests.
-    """
-    return handle.options(request_serialization="pickle", response_serialization="pickle")
+    async def _stored(
+        self, collection: str, documents: list[Document], deadline: Deadline
+    ) -> list[IndexedDocument]:
+        """Store one batch; vectors that came ready are not stored in another space than theirs."""
+        texts = [document.text for document in documents if document.embedded is None]
+        ask = self._asking(deadline)
 
+        async def store(space: VectorSpace, may_create: bool = False) -> list[IndexedDocument]:
+            model = space.embedding_model
+            embedded: Any = self._embedders.documents(model, texts) if texts else []
+            args = (collection, documents, embedded, model, space.metric, may_create)
+            return await self._shards.ask("upsert", *args, deadline=deadline)
 
-def _batches(documents: Sequence[Document]) -> list[list[Document]]:
-    """Split documents so that one handle call carries about `INDEX_BATCH_CHARS` at most."""
-    batches: list[list[Document]] = []
-    room = 0
-    for document in documents:
-        if not batches or len(document.text) > room:
-            batches.append([])
-            room = INDEX_BATCH_CHARS
-        batches[-1].append(document)
-        room -= len(document.text)
-    return batches
+        try:
+            if len(texts) == len(documents):
+                return await self._spaces.within(collection, ask, store)
+            return await store(await self._spaces.of(collection, ask))
+        except CollectionNotFound:
+            self._spaces.forget(collection)
+            return await store(await self._default_space(deadline), may_create=True)
+        except Conflict:
+            self._spaces.forget(collection)
+            raise
+
+    async def _default_space(self, deadline: Deadline) -> VectorSpace:
+        model = self._embedders.default
+        return VectorSpace(model, await self._embedders.dim(model, deadline))
+
+    def _asking(self, deadline: Deadline) -> Ask:
+        async def ask(collection: str) -> VectorSpace:
+            return await self._shards.ask("space", collection, deadline=deadline)
+
+        return ask

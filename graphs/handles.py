@@ -95,16 +95,73 @@ async def delivered(
         await asyncio.gather(work, return_exceptions=True)
 
 
-async def call_all(handle: DeploymentHandle[Any], method: str, deadline: Deadline) -> list[Any]:
+async def streamed(response: Response, deadline: Deadline) -> AsyncGenerator[Any]:
+    """Yield the items of a streaming handle call; closing the iterator stops the replica's work.
+
+    Raises:
+        DeadlineExceeded: the deadline passed before the last item.
+        RagError: what the replica raised, or what its loss means to the caller.
+    """
+    items = aiter(cast("DeploymentResponseGenerator[Any]", response))
+    has_ended = False
+    try:
+        while True:
+            async with asyncio.timeout_at(deadline.at):
+                try:
+                    item = await anext(items)
+                except StopAsyncIteration:
+                    has_ended = True
+                    return
+            yield item
+    except TimeoutError:
+        raise DeadlineExceeded("the request did not finish before its deadline") from None
+    except RagError:
+        raise
+    except Exception as exc:
+        raise translate(exc) from exc
+    finally:
+        if not has_ended:
+            cancel(response)
+
+
+async def call_all(
+    handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
+) -> list[Any]:
     """Call a method on every replica of a deployment; return the answers of those that gave one."""
+    answers = await _broadcast(handle, method, deadline, *args)
+    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+async def call_every(
+    handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
+) -> list[Any]:
+    """Call a method on every running replica of a deployment; raise unless each one answers."""
+    answers = await _broadcast(handle, method, deadline, *args)
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise translate(answer) from answer
+    return answers
+
+
+async def _broadcast(
+    handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
+) -> list[Any]:
     try:
         async with asyncio.timeout_at(deadline.at):
-            answers = await handle.broadcast(method).results_async(return_exceptions=True)
+            return await handle.broadcast(method, *args).results_async(return_exceptions=True)
     except TimeoutError:
         raise DeadlineExceeded("the replicas did not answer before the deadline") from None
     except Exception as exc:
         raise translate(exc) from exc
-    return [answer for answer in answers if not isinstance(answer, BaseException)]
+
+
+def plainly_pickled(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
+    """Return the same handle without cloudpickle, which our messages of plain classes do not need.
+
+    Source: of the arguments and results of an answer's calls, cloudpickle takes 0.09 ms longer each
+    when its code has left the processor's cache, which it has between two requests.
+    """
+    return handle.options(request_serialization="pickle", response_serialization="pickle")
 
 
 def node_address() -> str:

@@ -10,19 +10,10 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
-from pydantic import Field
 from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
-from deployments.config import (
-    Args,
-    EmbedderArgs,
-    GeneratorArgs,
-    IngressArgs,
-    RerankerArgs,
-    RetrieverArgs,
-)
 from deployments.delivery.inbox import Inbox
 from deployments.embedder import Embedder
 from deployments.errors import InvalidRequest, RagError
@@ -30,6 +21,7 @@ from deployments.generator import Generator
 from deployments.ingress.replica import Ingress
 from deployments.reranker import Reranker
 from deployments.retriever import Retriever
+from deployments.stores.buckets import Shard
 from deployments.types import (
     AnswerEvent,
     Delta,
@@ -40,45 +32,25 @@ from deployments.types import (
     PromptAccepted,
     Retrieval,
     ScoredChunk,
-    SearchMode,
     SearchRequest,
     Sources,
 )
-from graphs.corpus import Corpus, plainly_pickled
-from graphs.handles import Deadline, call, call_all, delivered, node_address
+from graphs.args import RagArgs
+from graphs.corpus import Corpus
+from graphs.embedders import Embedders, embedder_name
+from graphs.handles import (
+    Deadline,
+    call,
+    call_all,
+    delivered,
+    node_address,
+    plainly_pickled,
+)
 from graphs.metrics import cluster_metrics
-from graphs.prompt import TEMPLATE, UNKNOWN
 from graphs.relevance import relevant
+from graphs.shards import ROUTER, Shards, shard_name
 
 HEALTH_TIMEOUT_S = 5.0
-
-
-class AnswerArgs(Args):
-    """How an answer is grounded when the request does not say."""
-
-    top_k: int = Field(default=3, ge=1, le=50, description="passages in the prompt")
-    mode: SearchMode = "hybrid"
-    min_score: float = Field(default=0.2, ge=-1, le=1, description="least cosine of a passage")
-    strong_score: float = Field(
-        default=0.35, ge=-1, le=1, description="cosine below which a passage must share a word"
-    )
-    relative_score: float = Field(
-        default=0.7, ge=0, le=1, description="least share of the best passage's cosine"
-    )
-    temperature: float = Field(default=0.0, ge=0, le=2, description="where none is asked for")
-    template: str = TEMPLATE
-    unknown: str = UNKNOWN
-
-
-class RagArgs(Args):
-    """What the application runs; every part has defaults that work on a machine without a GPU."""
-
-    generator: GeneratorArgs = GeneratorArgs()
-    embedder: EmbedderArgs = EmbedderArgs()
-    retriever: RetrieverArgs = RetrieverArgs()
-    reranker: RerankerArgs | None = Field(default=None, description="null: late fusion reranks")
-    ingress: IngressArgs = IngressArgs()
-    answer: AnswerArgs = AnswerArgs()
 
 
 class RagGraph(Corpus):
@@ -89,11 +61,29 @@ class RagGraph(Corpus):
         args: RagArgs,
         generator: DeploymentHandle[Any],
         embedder: DeploymentHandle[Any],
-        retriever: DeploymentHandle[Any],
         reranker: DeploymentHandle[Any] | None = None,
+        embedders: Sequence[DeploymentHandle[Any]] = (),
+        retrievers: Sequence[DeploymentHandle[Any]] = (),
     ) -> None:
+        """Take the handles that `build` binds.
+
+        Args:
+            args: what runs.
+            generator: of the one generation model.
+            embedder: of the default embedding model.
+            reranker: where there is one.
+            embedders: of the further embedding models, in their order in `args`.
+            retrievers: the shards, in their order.
+        """
+        models = [one.model for one in (args.embedder, *args.embedders)]
+        handles = [plainly_pickled(handle) for handle in (embedder, *embedders)]
         reranking_model = args.reranker.model if args.reranker else None
-        super().__init__(args.embedder.model, embedder, retriever, reranker, reranking_model)
+        super().__init__(
+            Embedders(dict(zip(models, handles, strict=True))),
+            Shards(retrievers, args.retriever),
+            reranker,
+            reranking_model,
+        )
         self._args = args
         self._generator = plainly_pickled(generator)
         self._deliver = self._generator.options(method_name="deliver")
@@ -140,19 +130,18 @@ class RagGraph(Corpus):
 
     async def health(self, *, timeout_s: float) -> dict[str, bool]:
         """Return, for each part the graph needs, whether it answers."""
-        parts = {
-            "generator": self._generator.stats,
-            "embedder": self._embedder.stats,
-            "retriever": self._retriever.stats,
+        deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
+        calls = {
+            "generator": call(self._generator.stats.remote(), deadline),
+            "embedder": self._embedders.check(deadline),
+            "retriever": self._shards.check(deadline),
         }
         if self._reranker is not None:
-            parts["reranker"] = self._reranker.stats
-        deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
-        calls = [call(method.remote(), deadline) for method in parts.values()]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
+            calls["reranker"] = call(self._reranker.stats.remote(), deadline)
+        answers = await asyncio.gather(*calls.values(), return_exceptions=True)
         return {
             part: not isinstance(answer, RagError)
-            for part, answer in zip(parts, answers, strict=True)
+            for part, answer in zip(calls, answers, strict=True)
         }
 
     async def metrics(self, *, timeout_s: float) -> bytes:
@@ -162,8 +151,8 @@ class RagGraph(Corpus):
         reranker = self._reranker
         return cluster_metrics(
             generators=await call_all(self._generator, "stats", deadline),
-            embedders=await call_all(self._embedder, "stats", deadline),
-            retrievers=await call_all(self._retriever, "stats", deadline),
+            embedders=await self._embedders.stats(deadline),
+            retrievers=await self._shards.ask_all("stats", deadline=deadline),
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
             ingresses=await call_all(ingress, "metrics", deadline),
         )
@@ -224,15 +213,28 @@ def build(args: RagArgs) -> Application:
     optional = {}
     if args.reranker is not None:
         optional["reranker"] = _deployment(Reranker).bind(args.reranker)
+    embedders = [
+        _deployment(Embedder).options(name=embedder_name(one.model)).bind(one)
+        for one in args.embedders
+    ]
     return _deployment(Ingress).bind(
         args.ingress,
         RagGraph,
         args,
         generator=_deployment(Generator).bind(args.generator),
         embedder=_deployment(Embedder).bind(args.embedder),
-        retriever=_deployment(Retriever).bind(args.retriever),
+        embedders=embedders,
+        retrievers=[_retriever(args, index) for index in range(args.retriever.shards)],
         **optional,
     )
+
+
+def _retriever(args: RagArgs, index: int) -> Application:
+    total = args.retriever.shards
+    deployment = _deployment(Retriever).options(
+        name=shard_name(index, total), request_router_config=ROUTER
+    )
+    return deployment.bind(args.retriever, Shard(index, total))
 
 
 def _deployment(replica: type) -> Deployment:

@@ -1,5 +1,8 @@
 """The application behind the ingress, built from a graph; it does not know Ray."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 
 from fastapi import FastAPI, Request, Response
@@ -18,10 +21,13 @@ from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.native.clean import clean_router
-from deployments.ingress.native.collections import collections_router, documents_router
+from deployments.ingress.native.collections import collections_router
 from deployments.ingress.native.data import data_router
+from deployments.ingress.native.erasures import erasures_router
 from deployments.ingress.native.inference import inference_router
 from deployments.ingress.native.operations import operations_router
+from deployments.ingress.native.stored import documents_router
+from deployments.ingress.native.transfer import transfer_router
 from deployments.ingress.openai.chat import chat_router
 from deployments.ingress.openai.completions import completions_router
 from deployments.ingress.openai.embeddings import embeddings_router
@@ -40,6 +46,8 @@ ROUTERS = (
     data_router,
     collections_router,
     documents_router,
+    transfer_router,
+    erasures_router,
     chat_router,
     completions_router,
     embeddings_router,
@@ -84,7 +92,15 @@ def build_app(
 
 
 def _routes(services: Services) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        maintenance = asyncio.ensure_future(services.maintain())
+        yield
+        maintenance.cancel()
+        await asyncio.gather(maintenance, return_exceptions=True)
+
     app = FastAPI(
+        lifespan=lifespan,
         title="ragserve",
         description=DESCRIPTION,
         version="1.0.0",

@@ -22,6 +22,16 @@ class Key(Protocol):
         """Return the public id of the key, safe to log."""
         ...
 
+    @property
+    def tenant(self) -> str:
+        """Return whose collections the key covers."""
+        ...
+
+    @property
+    def is_admin(self) -> bool:
+        """Return whether the key may do what concerns the whole installation."""
+        ...
+
 
 class KeyVerifier(Protocol):
     """Checks bearer keys."""

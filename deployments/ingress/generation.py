@@ -13,8 +13,9 @@ from deployments.errors import (
     DeadlineExceeded,
     EngineFailed,
     ModelNotFound,
+    RagError,
 )
-from deployments.ingress.graph import Graph
+from deployments.ingress.tenant_graph import TenantGraph
 from deployments.stores.content import invalid, is_collection_name
 from deployments.types import (
     AnswerEvent,
@@ -42,7 +43,7 @@ class Target:
     retrieval: Retrieval | None = None
 
 
-def target_of(graph: Graph, model: str | None, retrieval: Retrieval | None) -> Target:
+def target_of(graph: TenantGraph, model: str | None, retrieval: Retrieval | None) -> Target:
     """Return who answers for a model id; None is the default model.
 
     Raises:
@@ -62,15 +63,15 @@ def target_of(graph: Graph, model: str | None, retrieval: Retrieval | None) -> T
     return Target(model, retrieval or Retrieval(collection))
 
 
-def unknown_model() -> ModelNotFound:
-    """Return the error for a model id that nothing has."""
+def unknown_model(param: str = "model") -> ModelNotFound:
+    """Return the error for a model id that nothing has; `param` said it."""
     error = ModelNotFound("no loaded model or collection has this id; see GET /v1/models")
-    error.param = "model"
+    error.param = param
     return error
 
 
 async def events_of(
-    graph: Graph, target: Target, request: GenerationRequest, timeout_s: float
+    graph: TenantGraph, target: Target, request: GenerationRequest, timeout_s: float
 ) -> Events:
     """Yield the graph's events; closing the generator ends the work behind it."""
     if target.retrieval is None:
@@ -78,13 +79,18 @@ async def events_of(
     else:
         events = graph.answer(request, target.retrieval, timeout_s=timeout_s)
     try:
-        async with aclosing(events) as source:  # type: ignore[type-var]
+        async with aclosing(events) as source:
             async for event in source:
                 yield event
     except CollectionNotFound as exc:
         if target.model.startswith(RAG_PREFIX):
             raise unknown_model() from None
         exc.param = "retrieval.collection"
+        raise
+    except RagError as exc:
+        if exc.param == "collection":
+            is_model = target.model.startswith(RAG_PREFIX)
+            exc.param = "model" if is_model else "retrieval.collection"
         raise
 
 

@@ -1,26 +1,38 @@
 """What the ingress needs of a graph. The graph itself lives in ``graphs/`` and is handed in."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from deployments.types import (
     AnswerEvent,
+    CollectionChanges,
     CollectionInfo,
+    CollectionSettings,
     Document,
+    DocumentInfo,
     EmbeddedText,
+    Erasure,
+    ErasureScope,
+    Exported,
     GenerationRequest,
+    Imported,
     IndexedDocument,
+    IndexStats,
     Relevance,
     Retrieval,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
     Vectors,
+    VectorSpace,
 )
 
 
 class Graph(Protocol):
     """Every capability behind the HTTP surface. All calls share the request's deadline.
+
+    Collections are addressed by their path. Routes do not see this but a `TenantGraph`, which takes
+    names; so a method that comes here comes there, too.
 
     Each method raises a `RagError`; cancelling the caller's task cancels the work in the replicas.
     """
@@ -52,16 +64,22 @@ class Graph(Protocol):
         """Answer from a collection: as `generate`, with one `Sources` after `PromptAccepted`."""
         ...
 
-    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, list[int]]:
+    async def embed(
+        self, texts: Sequence[str], *, model: str, timeout_s: float
+    ) -> tuple[Vectors, list[int]]:
         """Return one vector and the number of tokens per text."""
         ...
 
-    async def dim(self, *, timeout_s: float) -> int:
-        """Return the length of the default embedding model's vectors."""
+    async def dim(self, model: str, *, timeout_s: float) -> int:
+        """Return the length of an embedding model's vectors."""
+        ...
+
+    async def space(self, collection: str, *, timeout_s: float) -> VectorSpace:
+        """Return what a collection's vectors are now, or will be if indexing creates it."""
         ...
 
     async def vectorize(
-        self, texts: Sequence[str], *, overlap_tokens: int | None, timeout_s: float
+        self, texts: Sequence[str], *, model: str, overlap_tokens: int | None, timeout_s: float
     ) -> list[EmbeddedText]:
         """Return each text's segments and their vectors; None: they overlap as configured."""
         ...
@@ -84,14 +102,24 @@ class Graph(Protocol):
         """Return one score in [0, 1] per text, in order; None is the default model."""
         ...
 
-    async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
-        """Return every collection, by name."""
+    async def collections(self, tenant: str, *, timeout_s: float) -> list[CollectionInfo]:
+        """Return every collection of a tenant, by name."""
         ...
 
     async def create_collection(
-        self, name: str, description: str, *, timeout_s: float
+        self, name: str, settings: CollectionSettings, *, timeout_s: float
     ) -> CollectionInfo:
         """Create a collection; raises Conflict when the name is taken."""
+        ...
+
+    async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
+        """Return what each replica that has the collection in memory holds of its vectors."""
+        ...
+
+    async def update_collection(
+        self, name: str, changes: CollectionChanges, *, timeout_s: float
+    ) -> CollectionInfo:
+        """Change a collection's settings, and return it."""
         ...
 
     async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
@@ -102,6 +130,12 @@ class Graph(Protocol):
         """Delete a collection with all its documents."""
         ...
 
+    async def documents(
+        self, collection: str, *, limit: int, after: str, timeout_s: float
+    ) -> list[DocumentInfo]:
+        """Return up to `limit` documents by id, those with an id greater than `after`."""
+        ...
+
     async def document(
         self, collection: str, document_id: str, *, timeout_s: float
     ) -> StoredDocument:
@@ -110,6 +144,32 @@ class Graph(Protocol):
 
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         """Delete a document; the next search of any replica no longer finds it."""
+        ...
+
+    def export_collection(self, collection: str, *, timeout_s: float) -> AsyncGenerator[bytes]:
+        """Yield a Parquet file with one state of a collection, in pieces of a few MiB."""
+        ...
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        """Write a collection to a new Parquet file below a root of the server's."""
+        ...
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Store the rows of a Parquet file, or of that at a URI; refused rows are reported."""
+        ...
+
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        """Erase documents; return the receipt when all is clean, or after `wait_s`."""
+        ...
+
+    async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
+        """Return a receipt as it is now."""
+        ...
+
+    async def maintain(self) -> None:
+        """Finish, until cancelled, what others began and could not finish."""
         ...
 
     async def health(self, *, timeout_s: float) -> dict[str, bool]:

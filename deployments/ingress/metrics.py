@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-METHODS = frozenset({"GET", "POST", "DELETE"})
+METHODS = frozenset({"GET", "POST", "PATCH", "DELETE"})
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 CLIENT_GONE = 499
 

@@ -11,20 +11,28 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from deployments.ingress.schemas import cleaned, compatible, responses
-from deployments.ingress.schemas.cleaning import CleanRequest
-from deployments.ingress.schemas.data import (
-    CreateCollection,
-    IndexRequest,
-    VectorizeRequest,
+from deployments.ingress.schemas import (
+    cleaned,
+    compatible,
+    generated,
+    receipts,
+    responses,
+    stored,
+    transfer,
 )
+from deployments.ingress.schemas.base import Schema
+from deployments.ingress.schemas.cleaning import CleanRequest
+from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
+from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.dify import DifyRetrieval
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
+from deployments.ingress.schemas.erasures import EraseRequest
 from deployments.ingress.schemas.native import InferenceRequest
 from deployments.ingress.schemas.openai import ChatCompletionRequest, CompletionRequest
 from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
 from deployments.ingress.schemas.responses import ErrorResponse
 from deployments.ingress.schemas.search import SearchBody
+from deployments.ingress.schemas.transfer import ExportRequest, ImportRequest
 
 BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
@@ -33,24 +41,30 @@ BODIES: tuple[type[BaseModel], ...] = (
     CreateCollection,
     DifyRetrieval,
     EmbeddingRequest,
+    ExportRequest,
+    ImportRequest,
+    EraseRequest,
     IndexRequest,
     InferenceRequest,
     RerankRequest,
     SearchBody,
     TeiRerankRequest,
+    UpdateCollection,
     VectorizeRequest,
 )
 ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
-    for model in (vars(responses) | vars(cleaned) | vars(compatible)).values()
+    for module in (cleaned, compatible, generated, receipts, responses, stored, transfer)
+    for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
+    if not issubclass(model, Schema)
 )
 REF = "#/components/schemas/{model}"
 KEY = {"type": "http", "scheme": "bearer", "description": "A key of this installation"}
 ERRORS = {
     400: "The request is malformed or asks for what cannot be done",
     401: "No valid key came with the request",
-    403: "No valid key came with the request (Dify's form)",
+    403: "The key does not cover this (Dify's form: no valid key came with the request)",
     404: "The named thing does not exist",
     409: "The thing exists already",
     413: "The body or a document is too large",
@@ -72,14 +86,19 @@ def describe(
     is_stream: bool = False,
     is_public: bool = False,
     errors: tuple[int, ...] = (),
+    is_long: bool = False,
     status: int = 200,
 ) -> dict[str, Any]:
-    """Return the keyword arguments that describe a route to FastAPI."""
+    """Return the keyword arguments that describe a route to FastAPI.
+
+    `is_long`: the answer may come with 202 before the work is done.
+    """
     success: dict[str, Any] = {"description": "Done", "content": {}}
     if answer is not None:
         success["content"] |= json_of(answer)
     if is_stream:
         success["content"]["text/event-stream"] = {}
+    accepted = {202: success | {"description": "Some of the work is left"}} if is_long else {}
     extra: dict[str, Any] = {"security": []} if is_public else {}
     if body is not None:
         extra["requestBody"] = {"required": True, "content": json_of(body)}
@@ -93,7 +112,7 @@ def describe(
         "openapi_extra": extra,
         "response_model": None,
         "status_code": status,
-        "responses": {status: success, **refused},
+        "responses": {status: success, **accepted, **refused},
     }
 
 

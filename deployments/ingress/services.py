@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from deployments.config import IngressArgs
 from deployments.engines.extraction.document import Extracted
+from deployments.ingress.auth import Key
 from deployments.ingress.generation import (
     Answer,
     Events,
@@ -29,6 +30,7 @@ from deployments.ingress.json_body import read_json
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.schemas.sampling import RetrievalOptions
 from deployments.ingress.sse import Encoder, EventStream
+from deployments.ingress.tenant_graph import TenantGraph
 from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -76,30 +78,44 @@ class ChatBody(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The graph and its surroundings, as the routes see them."""
+    """The graph and its surroundings, as the routes see them: the graph as its caller's tenant."""
 
-    graph: Graph
+    _graph: Graph
     args: IngressArgs
     metrics: Metrics
     extract: Extract
     metrics_source: MetricsSource
 
+    def graph_of(self, request: Request) -> TenantGraph:
+        """Return the graph as the tenant of the request's key sees it."""
+        key: Key = request.state.key
+        return TenantGraph(self._graph, key.tenant)
+
+    async def maintain(self) -> None:
+        """Do the graph's background work until cancelled."""
+        await self._graph.maintain()
+
+    async def health(self, *, timeout_s: float) -> dict[str, bool]:
+        """Return, for each part the graph needs, whether it answers."""
+        return await self._graph.health(timeout_s=timeout_s)
+
     async def read(self, request: Request, model: type[Model]) -> Model:
         """Return the validated JSON body; raises InvalidRequest."""
         return await read_json(request, model, self.args.max_json_depth)
 
-    def chat(self, request_id: str, body: ChatBody) -> tuple[Target, Events]:
+    def chat(self, request: Request, body: ChatBody) -> tuple[Target, Events]:
         """Return who answers a chat, and the events of the answer; nothing runs yet."""
+        graph = self.graph_of(request)
         retrieval = body.retrieval.retrieval() if body.retrieval else None
-        target = target_of(self.graph, body.model, retrieval)
+        target = target_of(graph, body.model, retrieval)
         generation = GenerationRequest(
-            request_id=request_id,
+            request_id=request.state.request_id,
             sampling=body.sampling(),
             messages=body.chat(),
             n=body.num_choices,
             is_streamed=bool(body.stream),
         )
-        return target, events_of(self.graph, target, generation, self.args.request_timeout_s)
+        return target, events_of(graph, target, generation, self.args.request_timeout_s)
 
     async def answer(self, events: Events, num_choices: int) -> Answer:
         """Return a whole answer within the deadline."""

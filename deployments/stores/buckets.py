@@ -24,6 +24,10 @@ class Shard:
         )
 
 
+WHOLE = Shard()
+"""A collection that is not divided."""
+
+
 def bucket_of(document_id: str) -> int:
     """Return the bucket that holds a document, 0 to `NUM_BUCKETS` - 1; never to be changed."""
     digest = hashlib.blake2b(document_id.encode("utf-8", "surrogatepass"), digest_size=4).digest()

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select, tuple_
+from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, func, select, tuple_
 
 from deployments.stores import schema
+from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import not_found
-from deployments.stores.content import BUILT_IN, is_collection_name
+from deployments.stores.content import BUILT_IN
+from deployments.stores.damage import check_chunk, sound_metadata
+from deployments.stores.paths import parts_of
 from deployments.types import IndexSettings, Metric, Vectors
 
 MAX_ROWS = 2000
@@ -31,7 +34,16 @@ HEAD = select(
     *schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"],
     *schema.collections.c["metric", "epoch"],
     cast(schema.collections.c.index_settings, Text),
-).where(schema.collections.c.name == bindparam("name"))
+).where(
+    schema.collections.c.tenant == bindparam("tenant"),
+    schema.collections.c.name == bindparam("name"),
+)
+
+HEADS = select(
+    *schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"],
+    *schema.collections.c["metric", "epoch"],
+    cast(schema.collections.c.index_settings, Text),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +75,48 @@ class Changes:
 
 
 def head(ask: Ask, collection: str) -> Head:
-    """Return where a collection's log stands; raises CollectionNotFound."""
-    rows = ask(HEAD, {"name": collection}) if is_collection_name(collection) else ()
+    """Return where a collection's log stands, by its path; raises CollectionNotFound."""
+    parts = parts_of(collection)
+    rows = ask(HEAD, {"tenant": parts[0], "name": parts[1]}) if parts else ()
     for row in rows:
-        found: Head = Head(*row)
-        return replace(found, index=IndexSettings(**json.loads(row[-1])))
+        return _head(row)
     raise not_found(collection)
 
 
-def changes_since(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
+def heads(ask: Ask) -> dict[str, Head]:
+    """Return where the log of every collection stands, by its id."""
+    return {row[0]: _head(row) for row in ask(HEADS, {})}
+
+
+def _head(row: Any) -> Head:
+    found: Head = Head(*row)
+    return replace(found, index=IndexSettings(**json.loads(row[-1])))
+
+
+def totals(connection: Connection, head: Head, shard: Shard) -> tuple[int, int]:
+    """Return how many chunks a shard has, and the sum of their numbers."""
+    chunks, buckets = schema.chunks, shard.buckets
+    statement = select(func.count(), func.coalesce(func.sum(chunks.c.number), 0)).where(
+        chunks.c.collection_id == head.id
+    )
+    if shard.total > 1:
+        statement = statement.where(chunks.c.bucket.between(buckets.start, buckets.stop - 1))
+    count, total = connection.execute(statement).one()
+    return int(count), int(total)
+
+
+def changes_since(
+    connection: Connection, head: Head, sequence: int, shard: Shard = WHOLE
+) -> Iterator[Changes]:
     """Yield what happened after `sequence`, in bounded batches; only all of them are a whole.
 
     A chunk that came and went meanwhile appears only among the removed. `texts` are what the
     lexical index holds: the document's title and the chunk. `sequence` is 0 or at least the
-    log's start.
+    log's start. Of a shard, only its own chunks are added; what is removed may be another's.
     """
     if sequence:  # whoever starts empty has nothing to remove
         yield from _removed(connection, head, sequence)
-    yield from _added(connection, head, sequence)
+    yield from _added(connection, head, sequence, shard)
 
 
 def _removed(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
@@ -98,14 +134,15 @@ def _removed(connection: Connection, head: Head, sequence: int) -> Iterator[Chan
         yield _removals(rows, head.dim)
 
 
-def _added(connection: Connection, head: Head, sequence: int) -> Iterator[Changes]:
+def _added(connection: Connection, head: Head, sequence: int, shard: Shard) -> Iterator[Changes]:
     chunks, documents = schema.chunks, schema.documents
     order = (chunks.c.sequence, chunks.c.number)
     statement = (
         select(
             *order,
-            *chunks.c["vector", "text", "document_id"],
+            *chunks.c["id", "vector", "text", "document_id", "start", "end", "checksum"],
             *documents.c["title", "created_at", "updated_at"],
+            documents.c.checksum.label("document_checksum"),
             cast(documents.c.metadata, Text).label("metadata"),
         )
         .join(documents)
@@ -113,6 +150,9 @@ def _added(connection: Connection, head: Head, sequence: int) -> Iterator[Change
         .order_by(*order)
         .limit(MAX_ROWS)
     )
+    if shard.total > 1:
+        buckets = shard.buckets
+        statement = statement.where(chunks.c.bucket.between(buckets.start, buckets.stop - 1))
     position = (sequence, MAX_NUMBER)
     last: Owner | None = None
     while True:
@@ -131,6 +171,9 @@ def _removals(rows: Rows, dim: int) -> Changes:
 
 
 def _additions(rows: Rows, dim: int, last: Owner | None) -> Changes:
+    for row in rows:
+        place = (row.number, row.id, row.document_id, row.start, row.end)
+        check_chunk(*place, row.text, row.vector, row.checksum)
     numbers = np.fromiter((row.number for row in rows), dtype=np.int64, count=len(rows))
     vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")
     texts = tuple(f"{row.title}\n{row.text}" for row in rows)
@@ -148,7 +191,9 @@ def _documents(
         owner = _owner(row)
         if owner != last:
             built_in = (row.document_id, row.title, row.created_at, row.updated_at)
-            documents.append(json.loads(row.metadata) | dict(zip(BUILT_IN, built_in, strict=True)))
+            named = (row.document_id, row.title, row.metadata, row.document_checksum)
+            found = sound_metadata(*named)
+            documents.append(found | dict(zip(BUILT_IN, built_in, strict=True)))
             last = owner
         owners.append(len(documents) - 1)
     return np.array(owners, dtype=np.int64), tuple(documents)

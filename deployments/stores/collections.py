@@ -1,64 +1,112 @@
-"""Collections: their names, settings and sizes. Documents and the log are their neighbours'."""
+"""Collections: their names, settings and sizes. Documents and the log are their neighbours'.
+
+A collection is addressed by its path (``paths.py``).
+"""
 
 import dataclasses
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from deployments.errors import CollectionNotFound, Conflict
 from deployments.stores import schema
-from deployments.stores.content import check_collection_name, check_text, is_collection_name
+from deployments.stores.content import check_metadata, check_text, invalid
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
-from deployments.types import CollectionInfo, CollectionSettings, IndexSettings
+from deployments.stores.paths import check_path, parts_of, path_of
+from deployments.stores.removal import delete_collection
+from deployments.types import (
+    CollectionChanges,
+    CollectionInfo,
+    CollectionSettings,
+    IndexSettings,
+    Metric,
+    VectorSpace,
+)
 
 
 class CollectionStore:
-    """Creates, lists and deletes collections."""
+    """Creates, lists, changes and deletes collections."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, name: str, settings: CollectionSettings) -> CollectionInfo:
+    def create(self, path: str, settings: CollectionSettings) -> CollectionInfo:
         """Create an empty collection.
 
         Raises:
-            InvalidRequest: the name does not match, or the description cannot be stored.
-            Conflict: the name is taken.
+            InvalidRequest: the name does not match, or a setting cannot be, which `param` names.
+            Conflict: the tenant has a collection of this name.
         """
-        check_collection_name(name)
-        check_text(settings.description, "description")
+        check_path(path)
+        _check_settings(settings)
         with self._database.write() as connection:
-            if not insert_collection(connection, name, settings):
-                raise Conflict(f"collection {name} exists")
-            return _info(connection.execute(_infos(name)).one())
+            if not insert_collection(connection, path, settings):
+                raise Conflict(f"collection {path} exists")
+            return _info(connection.execute(_infos(path)).one())
 
-    def get(self, name: str) -> CollectionInfo:
+    def get(self, path: str) -> CollectionInfo:
         """Return one collection; raises CollectionNotFound."""
         with self._database.read() as connection:
-            require_collection(connection, name)
-            return _info(connection.execute(_infos(name)).one())
+            require_collection(connection, path)
+            return _info(connection.execute(_infos(path)).one())
 
-    def list(self) -> list[CollectionInfo]:
-        """Return every collection, by name."""
+    def space(self, path: str) -> VectorSpace:
+        """Return what a collection's vectors are; raises CollectionNotFound."""
         with self._database.read() as connection:
-            return [_info(row) for row in connection.execute(_infos())]
+            row = require_collection(connection, path)
+            return VectorSpace(row.embedding_model, row.dim, row.metric)
 
-    def delete(self, name: str) -> None:
+    def list(self, tenant: str | None = None) -> list[CollectionInfo]:
+        """Return every collection of a tenant, or of all, by name."""
+        statement = _infos()
+        if tenant is not None:
+            statement = statement.where(schema.collections.c.tenant == tenant)
+        with self._database.read() as connection:
+            return [_info(row) for row in connection.execute(statement)]
+
+    def update(self, path: str, changes: CollectionChanges) -> CollectionInfo:
+        """Change what can be changed, and return the whole.
+
+        New default metadata is for the documents stored from then on: storing an unchanged
+        document again gives it the new defaults.
+
+        Raises:
+            InvalidRequest: a setting cannot be, which `param` names.
+            CollectionNotFound: no collection has this path.
+        """
+        with self._database.write() as connection:
+            row = require_collection(connection, path, lock=True)
+            old = IndexSettings(**row.index_settings)
+            index = IndexSettings(
+                kind=changes.index_kind or old.kind,
+                storage=changes.index_storage or old.storage,
+            )
+            _check_index(row.metric, index)
+            values: dict[str, Any] = {"index_settings": dataclasses.asdict(index)}
+            if changes.description is not None:
+                check_text(changes.description, "description")
+                values["description"] = changes.description
+            if changes.default_metadata is not None:
+                check_metadata(changes.default_metadata, "default_metadata")
+                values["default_metadata"] = changes.default_metadata
+            table = schema.collections
+            connection.execute(update(table).where(table.c.id == row.id).values(values))
+            return _info(connection.execute(_infos(path)).one())
+
+    def delete(self, path: str) -> None:
         """Delete a collection with all its documents; raises CollectionNotFound."""
         with self._database.write() as connection:
-            collection_id = require_collection(connection, name, lock=True).id
-            for table in (schema.chunks, schema.removed_chunks, schema.documents):
-                connection.execute(delete(table).where(table.c.collection_id == collection_id))
-            table = schema.collections
-            connection.execute(delete(table).where(table.c.id == collection_id))
+            delete_collection(connection, require_collection(connection, path, lock=True))
 
 
-def insert_collection(connection: Connection, name: str, settings: CollectionSettings) -> bool:
-    """Insert a collection's row; return False when the name is taken."""
+def insert_collection(connection: Connection, path: str, settings: CollectionSettings) -> bool:
+    """Insert a collection's row; return False when the tenant has one of this name."""
+    tenant, name = check_path(path)
     row = {
         "id": new_id("col"),
+        "tenant": tenant,
         "name": name,
         "description": settings.description,
         "embedding_model": settings.embedding_model,
@@ -79,57 +127,63 @@ def insert_collection(connection: Connection, name: str, settings: CollectionSet
     return True
 
 
-def find_collection(connection: Connection, name: str, *, lock: bool = False) -> Row[Any] | None:
+def find_collection(connection: Connection, path: str, *, lock: bool = False) -> Row[Any] | None:
     """Return a collection's row; `lock` holds it against other writers of the transaction."""
-    if not is_collection_name(name):
+    parts = parts_of(path)
+    if parts is None:
         return None
-    statement = select(schema.collections).where(schema.collections.c.name == name)
+    table = schema.collections
+    statement = select(table).where(table.c.tenant == parts[0], table.c.name == parts[1])
     return connection.execute(statement.with_for_update() if lock else statement).one_or_none()
 
 
-def require_collection(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
+def require_collection(connection: Connection, path: str, *, lock: bool = False) -> Row[Any]:
     """Return a collection's row as `find_collection` does; raises CollectionNotFound."""
-    row = find_collection(connection, name, lock=lock)
+    row = find_collection(connection, path, lock=lock)
     if row is None:
-        raise not_found(name)
+        raise not_found(path)
     return row
 
 
-def not_found(name: str) -> CollectionNotFound:
-    """Return the error for a name that no collection has."""
-    return CollectionNotFound(f"collection {name!r} does not exist")
+def not_found(path: str) -> CollectionNotFound:
+    """Return the error for a path that no collection has."""
+    return CollectionNotFound(f"collection {path!r} does not exist")
 
 
-def _infos(name: str | None = None) -> Select[Any]:
+def _check_settings(settings: CollectionSettings) -> None:
+    check_text(settings.description, "description")
+    check_metadata(settings.default_metadata, "default_metadata")
+    if settings.dim < 1:
+        raise invalid("vectors have at least one dimension", "dim")
+    _check_index(settings.metric, settings.index)
+
+
+def _check_index(metric: Metric, index: IndexSettings) -> None:
+    if index.storage == "int8" and metric != "cosine":
+        raise invalid("`int8` is for the metric `cosine` only", "index.storage")
+
+
+def _infos(path: str | None = None) -> Select[Any]:
+    """Return the statement for all collections or one; it reads the documents of no other."""
     table, documents = schema.collections, schema.documents
-    sizes = (
-        select(
-            documents.c.collection_id,
-            func.count().label("num_documents"),
-            func.sum(documents.c.num_chunks).label("num_chunks"),
-        )
-        .group_by(documents.c.collection_id)
-        .subquery()
-    )
-    statement = (
-        select(
-            table.c.name,
-            table.c.description,
-            table.c.embedding_model,
-            table.c.dim,
-            *table.c["metric", "index_settings", "default_metadata"],
-            func.coalesce(sizes.c.num_documents, 0).label("num_documents"),
-            func.coalesce(sizes.c.num_chunks, 0).label("num_chunks"),
-            table.c.sequence,
-            table.c.created_at,
-        )
-        .outerjoin_from(table, sizes, table.c.id == sizes.c.collection_id)
-        .order_by(table.c.name)
-    )
-    return statement if name is None else statement.where(table.c.name == name)
+    own = documents.c.collection_id == table.c.id
+    num_documents = select(func.count()).where(own).scalar_subquery()
+    num_chunks = select(func.coalesce(func.sum(documents.c.num_chunks), 0)).where(own)
+    statement = select(
+        *table.c["tenant", "name", "description", "embedding_model", "dim"],
+        *table.c["metric", "index_settings", "default_metadata"],
+        num_documents.label("num_documents"),
+        num_chunks.scalar_subquery().label("num_chunks"),
+        *table.c["sequence", "created_at"],
+    ).order_by(table.c.tenant, table.c.name)
+    if path is None:
+        return statement
+    tenant, name = check_path(path)
+    return statement.where(and_(table.c.tenant == tenant, table.c.name == name))
 
 
 def _info(row: Row[Any]) -> CollectionInfo:
     values = row._asdict()
     index = IndexSettings(**values.pop("index_settings"))
+    values["name"] = path_of(values.pop("tenant"), values["name"])
     return CollectionInfo(index=index, **values)

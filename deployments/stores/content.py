@@ -18,6 +18,8 @@ UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 BUILT_IN = ("_id", "_title", "_created_at", "_updated_at")
 """Fields that filters find in every document: no metadata may have these names."""
 
+_CANONICAL = json.JSONEncoder(ensure_ascii=True, sort_keys=True, allow_nan=False).encode
+
 Scalar = str | int | float | bool | None
 
 
@@ -29,14 +31,8 @@ def invalid(message: str, param: str) -> InvalidRequest:
 
 
 def is_collection_name(name: str) -> bool:
-    """Return whether a collection may have this name."""
+    """Return whether a collection, or a tenant, may have this name."""
     return COLLECTION_NAME.fullmatch(name) is not None
-
-
-def check_collection_name(name: str) -> None:
-    """Raise InvalidRequest unless a collection may have this name."""
-    if not is_collection_name(name):
-        raise invalid(f"a collection's name must match ^{COLLECTION_NAME.pattern}$", "collection")
 
 
 def is_document_id(document_id: str) -> bool:
@@ -57,30 +53,31 @@ def check_documents(documents: Sequence[Document]) -> None:
             raise invalid(f"a document's id must be 1 to {MAX_ID_LENGTH} characters", "id")
         check_text(document.text, "text")
         check_text(document.title, "title")
-        _check_metadata(document.metadata)
+        check_metadata(document.metadata)
         if document.subject is not None and not is_document_id(document.subject):
             raise invalid(f"a subject must be 1 to {MAX_ID_LENGTH} characters", "subject")
     if len({document.id for document in documents}) < len(documents):
         raise invalid("a document's id may appear only once per call", "id")
 
 
-def _check_metadata(metadata: dict[str, Any]) -> None:
+def check_metadata(metadata: dict[str, Any], param: str = "metadata") -> None:
+    """Raise InvalidRequest, which names `param`, unless this can be a document's metadata."""
     for key, value in metadata.items():
         if not isinstance(key, str) or UNSTORABLE.search(key):
-            raise invalid("metadata keys must be text without NUL or lone surrogates", "metadata")
+            raise invalid("metadata keys must be text without NUL or lone surrogates", param)
         if key in BUILT_IN:
-            raise invalid(f"metadata must not use the names {', '.join(BUILT_IN)}", "metadata")
+            raise invalid(f"metadata must not use the names {', '.join(BUILT_IN)}", param)
         for item in value if isinstance(value, list) else [value]:
-            _check_scalar(item)
+            _check_scalar(item, param)
 
 
-def _check_scalar(value: object) -> None:
+def _check_scalar(value: object, param: str) -> None:
     if not isinstance(value, Scalar):
-        raise invalid("metadata must be flat: scalars, or lists of scalars", "metadata")
+        raise invalid("metadata must be flat: scalars, or lists of scalars", param)
     if isinstance(value, str):
-        check_text(value, "metadata")
+        check_text(value, param)
     if isinstance(value, float) and not math.isfinite(value):
-        raise invalid("metadata numbers must be finite", "metadata")
+        raise invalid("metadata numbers must be finite", param)
 
 
 def content_hash(document: Document) -> bytes:
@@ -88,10 +85,9 @@ def content_hash(document: Document) -> bytes:
     content: list[Any] = [document.title, document.text, document.metadata]
     if document.subject is not None:
         content.append(document.subject)
-    canonical = json.dumps(content, ensure_ascii=True, sort_keys=True, allow_nan=False)
-    digest = hashlib.blake2b(canonical.encode("ascii"), digest_size=32)
+    digest = hashlib.blake2b(_CANONICAL(content).encode("ascii"), digest_size=32)
     if document.embedded is not None:
-        spans = [(segment.start, segment.end) for segment in document.embedded.segments]
-        digest.update(json.dumps(spans).encode("ascii"))
+        spans = ", ".join(f"[{each.start}, {each.end}]" for each in document.embedded.segments)
+        digest.update(f"[{spans}]".encode("ascii"))
         digest.update(document.embedded.vectors.astype("<f4").tobytes())
     return digest.digest()

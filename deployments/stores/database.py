@@ -1,58 +1,22 @@
-"""The one SQL database: connections, transactions, and library errors made ours.
+"""The one SQL database: connections and transactions.
 
-Everything that differs between SQLite and PostgreSQL stands here; no other module knows which one
-it talks to.
+Everything that differs between SQLite and PostgreSQL stands here, in ``sqlite.py`` and in
+``sql_errors.py``; no other module knows which one it talks to.
 """
 
-import os
 import sqlite3
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event, exc, text
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy import Connection, Engine, Select, create_engine, event, text
+from sqlalchemy.engine import make_url
 
-from deployments.errors import Conflict, InvalidRequest, RagError, StoreUnavailable
-
-BUSY_TIMEOUT_S = 10.0
-"""How long a SQLite writer waits for the one before it."""
-
-SQLITE = sqlite_dialect()
+from deployments.stores import sqlite
+from deployments.stores.sql_errors import files_translated, translated
 
 MIGRATION_LOCK = 0x7261677365727665
 """PostgreSQL advisory lock: `ragserve` in ASCII."""
-
-ERRORS: dict[type[exc.SQLAlchemyError], tuple[type[RagError], str]] = {
-    exc.OperationalError: (StoreUnavailable, "the database did not answer"),
-    exc.InterfaceError: (StoreUnavailable, "the database did not answer"),
-    exc.InternalError: (StoreUnavailable, "the database did not answer"),
-    exc.TimeoutError: (StoreUnavailable, "every database connection is in use"),
-    exc.IntegrityError: (Conflict, "the write collides with what is stored"),
-    exc.DataError: (InvalidRequest, "the database cannot hold a value of the request"),
-    exc.NotSupportedError: (RagError, "internal error"),
-    exc.ProgrammingError: (RagError, "internal error"),
-    exc.DatabaseError: (StoreUnavailable, "the database did not answer"),
-}
-"""SQLAlchemy's errors to ours; the first class that matches counts. Messages repeat no values."""
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise our error in place of a library's."""
-    try:
-        yield
-    except exc.SQLAlchemyError as error:
-        for theirs, (ours, message) in ERRORS.items():
-            if isinstance(error, theirs):
-                raise ours(message) from error
-        raise RagError from error
-    except sqlite3.Error as error:  # of the connections that bypass SQLAlchemy
-        raise StoreUnavailable("the database did not answer") from error
 
 
 class Database:
@@ -64,19 +28,23 @@ class Database:
         Args:
             url: a SQLAlchemy address, `sqlite:////path` or `postgresql+psycopg://…`.
             pool_size: most connections kept and open at once.
+
+        Raises:
+            StoreUnavailable: SQLite's file cannot be opened for writing.
         """
         address = make_url(url)
         self.is_sqlite = address.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            _create_private_file(_sqlite_path(address))
-            connect_args: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
+            with files_translated():
+                sqlite.create_private_file(sqlite.file_of(address))
+            connect_args: dict[str, Any] = dict(sqlite.CONNECT)
         else:
             connect_args = {}
         self._engine = create_engine(
             address,
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=BUSY_TIMEOUT_S,
+            pool_timeout=sqlite.BUSY_TIMEOUT_S,
             pool_pre_ping=not self.is_sqlite,
             hide_parameters=True,
             connect_args=connect_args,
@@ -88,7 +56,7 @@ class Database:
     def _engines(self) -> tuple[Engine, Engine]:
         if not self.is_sqlite:
             return self._engine.execution_options(isolation_level="REPEATABLE READ"), self._engine
-        event.listen(self._engine, "connect", _on_sqlite_connect)
+        event.listen(self._engine, "connect", sqlite.prepare)
         event.listen(self._engine, "begin", _on_sqlite_begin)
         return self._engine, self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
@@ -119,8 +87,8 @@ class Database:
             with self.read() as connection:
                 return connection.execute(statement, parameters).all()
         sizes = tuple(len(v) if isinstance(v, list) else None for v in parameters.values())
-        sql, names = _driver_sql(statement, tuple(parameters), sizes)
-        values = _flat(parameters)
+        sql, names = sqlite.driver_sql(statement, tuple(parameters), sizes)
+        values = sqlite.flat(parameters)
         with translated(), self._driver_connection() as driver:
             return driver.execute(sql, [values[name] for name in names]).fetchall()
 
@@ -130,8 +98,8 @@ class Database:
         try:
             connection = self._idle.pop()
         except IndexError:
-            connection = sqlite3.connect(_sqlite_path(self._address), **self._connect_args)
-            _on_sqlite_connect(connection, None)
+            connection = sqlite3.connect(sqlite.file_of(self._address), **self._connect_args)
+            sqlite.prepare(connection)
         try:
             yield connection
         finally:
@@ -163,6 +131,23 @@ class Database:
                 )
             yield connection
 
+    def vacuum(self) -> None:
+        """Leave nothing of deleted rows in the database's files; takes as long as copying them.
+
+        The write-ahead log of PostgreSQL is recycled by its server, which this cannot hasten.
+
+        Raises:
+            StoreUnavailable: no room for the copy, or readers that do not end; safe to retry.
+        """
+        with translated():
+            if self.is_sqlite:
+                with self._driver_connection() as driver:
+                    sqlite.vacuum(driver)
+                return
+            autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+            with autocommit.connect() as connection:
+                connection.execute(text("VACUUM (FULL) chunks, documents, removed_chunks"))
+
     def check(self) -> None:
         """Raise StoreUnavailable unless the database answers."""
         with self.read() as connection:
@@ -173,75 +158,6 @@ class Database:
         self._engine.dispose()
         while self._idle:
             self._idle.pop().close()
-
-
-@lru_cache(maxsize=1024)
-def _driver_sql(
-    statement: Select[Any], names: tuple[str, ...], sizes: tuple[int | None, ...]
-) -> tuple[str, list[str]]:
-    """Return a statement as the driver takes it, and the names of its parameters in order.
-
-    Args:
-        statement: with a `bindparam` of each name.
-        names: of the parameters.
-        sizes: the length of each parameter, None unless it is a list.
-    """
-    pairs = zip(names, sizes, strict=True)
-    shaped = statement.params({n: 0 if size is None else [0] * size for n, size in pairs})
-    compiled = shaped.compile(dialect=SQLITE, compile_kwargs={"render_postcompile": True})
-    return str(compiled), list(compiled.positiontup or ())
-
-
-def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with one name per item of a list, as SQLAlchemy names them."""
-    flat: dict[str, Any] = {}
-    for name, value in parameters.items():
-        if isinstance(value, list):
-            flat.update((f"{name}_{i}", item) for i, item in enumerate(value, start=1))
-        else:
-            flat[name] = value
-    return flat
-
-
-def _sqlite_path(address: URL) -> Path:
-    if not address.database or address.database == ":memory:":
-        raise ValueError("a SQLite address needs a file: replicas share it")
-    return Path(address.database)
-
-
-def _create_private_file(path: Path) -> None:
-    """Create the database file for its owner only; SQLite gives its log files the same mode."""
-    if not path.parent.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    path.chmod(0o600)
-
-
-def _on_sqlite_connect(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # transactions are begun by _on_sqlite_begin, not the driver
-    _enable_wal(connection)
-    for pragma in (
-        "synchronous=FULL",  # a commit returns after fsync of the log
-        "foreign_keys=ON",
-        "secure_delete=ON",
-        "temp_store=MEMORY",
-        "trusted_schema=OFF",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _enable_wal(connection: sqlite3.Connection) -> None:
-    """Switch to the write-ahead log; processes starting at once collide without a busy wait."""
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 def _on_sqlite_begin(connection: Connection) -> None:

@@ -39,7 +39,7 @@ def nearest(
     """
     size = min(max(limit + 1, size), total)
     while size > 0:
-        hits = sorted(search(size), key=_order)
+        hits = in_order(search(size))
         kept = keep(hits) if keep is not None else hits
         is_whole = len(hits) < size or size == total or hits[-1].score < least
         if is_whole or (len(kept) >= limit and hits[-1].score < kept[limit - 1].score):
@@ -75,7 +75,12 @@ def fuse(
             scores[hit.number] = scores.get(hit.number, 0.0) + weight / (k + rank)
             cosines[hit.number] = hit.cosine
     fused = [Hit(number, score, cosines[number]) for number, score in scores.items()]
-    return sorted(fused, key=_order)
+    return in_order(fused)
+
+
+def in_order(hits: Iterable[Hit]) -> list[Hit]:
+    """Return hits best first; equal scores by cosine, then in the order of the log."""
+    return sorted(hits, key=_order)
 
 
 def _order(hit: Hit) -> tuple[float, float, int]:

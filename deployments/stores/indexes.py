@@ -4,7 +4,9 @@ Their caller keeps readers and writers apart. They name chunks by number and doc
 know nothing of the text or the database.
 """
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,9 @@ from deployments.stores.dense import DenseIndex, Selection
 from deployments.stores.hits import Hit, first_of_each, fuse
 from deployments.stores.lexical import LexicalIndex
 from deployments.stores.metadata import MetadataIndex
+from deployments.stores.metadata_file import load_metadata, save_metadata
 from deployments.stores.plans import Limits
+from deployments.stores.workspace import Workspace
 from deployments.types import SearchRequest
 
 Query = NDArray[np.float32]
@@ -23,6 +27,9 @@ Query = NDArray[np.float32]
 class Indexes:
     """What is staged shows in none of them until `show`."""
 
+    DENSE, LEXICAL, METADATA = "dense", "lexical", "metadata.arrow"
+    """What a snapshot's files and folders are called."""
+
     def __init__(self, dense: DenseIndex, lexical: LexicalIndex, metadata: MetadataIndex) -> None:
         """Take indexes of one and the same state."""
         self.dense = dense
@@ -30,10 +37,54 @@ class Indexes:
         self.metadata = metadata
 
     @classmethod
-    def empty(cls, head: Head, limits: Limits | None = None) -> "Indexes":
+    def empty(
+        cls, head: Head, limits: Limits | None = None, workspace: Workspace | None = None
+    ) -> "Indexes":
         """Return indexes without chunks."""
         dense = DenseIndex(head.dim, head.metric, head.index, limits)
-        return cls(dense, LexicalIndex(), MetadataIndex())
+        return cls(dense, LexicalIndex(workspace), MetadataIndex())
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes held."""
+        return self.dense.num_bytes + self.lexical.num_bytes + self.metadata.num_bytes
+
+    @property
+    def can_save(self) -> bool:
+        """Return whether `save` works: not when the disk had no room for the words."""
+        return self.lexical.can_save
+
+    def save(self, folder: Path, links: Path) -> Callable[[], None]:
+        """Return what writes this state into a folder; it may be called when changes go on again.
+
+        Args:
+            folder: empty but for `links`.
+            links: an empty folder for files that are to be copied.
+        """
+        self.lexical.save(links)
+        dense, metadata = self.dense.frozen(), self.metadata.frozen()
+
+        def write() -> None:
+            (folder / self.DENSE).mkdir(mode=0o700)
+            dense.save(folder / self.DENSE)
+            save_metadata(metadata, folder / self.METADATA)
+            shutil.copytree(links, folder / self.LEXICAL)
+
+        return write
+
+    @classmethod
+    def load(cls, folder: Path, head: Head, workspace: Workspace, working: Path) -> "Indexes":
+        """Read what `save` wrote and nobody has changed since.
+
+        Args:
+            folder: what was saved.
+            head: of the collection.
+            workspace: for what the indexes will need.
+            working: a folder of it that holds the files of the lexical index.
+        """
+        dense = DenseIndex.load(folder / cls.DENSE, head.dim, head.metric, head.index)
+        metadata = MetadataIndex.thawed(load_metadata(folder / cls.METADATA))
+        return cls(dense, LexicalIndex.load(working, workspace), metadata)
 
     def stage_rows(self, changes: Changes) -> None:
         """Append vectors and metadata; needs no reader to be at work, unlike the terms."""
@@ -61,16 +112,22 @@ class Indexes:
             depth: how many hits of each index are fused in hybrid mode.
             rrf_k: the constant of rank fusion.
         """
+        ranker = self._ranker(request, query)
+        if request.mode != "hybrid":
+            return ranker.rankings(limit)[0]
+        return ranker.grouped(fuse(ranker.rankings(depth), rrf_k, request.weights))[:limit]
+
+    def rankings(
+        self, request: SearchRequest, query: Query | None, *, limit: int
+    ) -> list[list[Hit]]:
+        """Return the `limit` best hits of dense and lexical search, of those that the mode asks."""
+        return self._ranker(request, query).rankings(limit)
+
+    def _ranker(self, request: SearchRequest, query: Query | None) -> "_Ranker":
         among = None
         if request.filter is not None:
             among = self.dense.select(self.metadata.matching(request.filter))
-        ranker = _Ranker(self, request, query, among)
-        if request.mode == "dense":
-            return ranker.nearest(limit)
-        if request.mode == "lexical":
-            return ranker.matching(limit)
-        rankings = [ranker.nearest(depth), ranker.matching(depth)]
-        return ranker.grouped(fuse(rankings, rrf_k, request.weights))[:limit]
+        return _Ranker(self, request, query, among)
 
 
 class _Ranker:
@@ -83,6 +140,12 @@ class _Ranker:
         self._request = request
         self._query = query
         self._among = among
+
+    def rankings(self, limit: int) -> list[list[Hit]]:
+        """Return the rankings that the mode asks for; dense goes before lexical."""
+        rank = {"dense": [self.nearest], "lexical": [self.matching]}
+        both = [self.nearest, self.matching]
+        return [ranking(limit) for ranking in rank.get(self._request.mode, both)]
 
     def nearest(self, limit: int) -> list[Hit]:
         """Return hits by cosine."""

@@ -17,13 +17,14 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from deployments.config import Settings
-from deployments.errors import Conflict, NotFound, RagError, Unauthenticated
+from deployments.errors import Conflict, NotFound, Unauthenticated
 from deployments.stores import schema
 from deployments.stores.content import check_text, invalid
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.migrations import migrate
-from deployments.stores.secretfile import create_secret
+from deployments.stores.paths import DEFAULT_TENANT, check_tenant
+from deployments.stores.pepper import pepper
 
 BEARER = re.compile(r"rs_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
 CACHE_AGE_S = 0.5
@@ -33,20 +34,21 @@ MAX_CACHED = 4096
 MAX_NAME_LENGTH = 200
 _NO_HASH = bytes(32)
 
-LIVE_KEY = select(*schema.keys.c["name", "secret_hash", "is_admin", "created_at"]).where(
+LIVE_KEY = select(*schema.keys.c["name", "secret_hash", "is_admin", "created_at", "tenant"]).where(
     schema.keys.c.id == bindparam("id"), schema.keys.c.revoked_at.is_(None)
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key without its secret."""
+    """A key without its secret; it covers the collections of its tenant and of no other."""
 
     id: str
     name: str
     is_admin: bool
     created_at: str
     revoked_at: str | None = None
+    tenant: str = DEFAULT_TENANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,25 +66,36 @@ class KeyStore:
     def __init__(self, database: Database, state_path: Path) -> None:
         """Read the pepper, or create it: of processes that start at once, all get the same."""
         self._database = database
-        self._pepper = _pepper(state_path / "pepper")
+        self._pepper = pepper(state_path)
         self._cache: dict[str, _Cached] = {}
         self._lock = threading.Lock()
 
-    def create(self, name: str, *, is_admin: bool = False) -> tuple[Key, str]:
+    def create(
+        self, name: str, *, is_admin: bool = False, tenant: str = DEFAULT_TENANT
+    ) -> tuple[Key, str]:
         """Return a new key and its bearer, which nobody can ever read again.
 
         Raises:
-            InvalidRequest: the name is empty, too long, or cannot be stored.
+            InvalidRequest: the name is empty, too long, or cannot be stored; or no tenant may be
+                called so.
         """
         with self._database.write() as connection:
-            return self.insert(connection, name, is_admin=is_admin)
+            return self.insert(connection, name, is_admin=is_admin, tenant=tenant)
 
-    def insert(self, connection: Connection, name: str, *, is_admin: bool) -> tuple[Key, str]:
+    def insert(
+        self,
+        connection: Connection,
+        name: str,
+        *,
+        is_admin: bool,
+        tenant: str = DEFAULT_TENANT,
+    ) -> tuple[Key, str]:
         """Create a key as `create` does, in a transaction of the caller's."""
         check_text(name, "name")
+        check_tenant(tenant)
         if not 0 < len(name) <= MAX_NAME_LENGTH:
             raise invalid(f"a key's name must be 1 to {MAX_NAME_LENGTH} characters", "name")
-        key = Key(new_id("key"), name, is_admin, utc_now())
+        key = Key(new_id("key"), name, is_admin, utc_now(), tenant=tenant)
         secret = secrets.token_urlsafe(32)
         connection.execute(
             insert(schema.keys).values(
@@ -91,6 +104,7 @@ class KeyStore:
                 secret_hash=self._hash(key.id, secret),
                 is_admin=is_admin,
                 created_at=key.created_at,
+                tenant=tenant,
             )
         )
         return key, f"rs_{key.id.removeprefix('key_')}_{secret}"
@@ -145,10 +159,10 @@ class KeyStore:
     def _read(self, key_id: str) -> _Cached:
         read_at_s = time.monotonic()
         cached = _Cached(None, _NO_HASH, read_at_s)
-        for name, secret_hash, is_admin, created_at in self._database.rows(
+        for name, secret_hash, is_admin, created_at, tenant in self._database.rows(
             LIVE_KEY, {"id": key_id}
         ):
-            key = Key(key_id, name, bool(is_admin), created_at)
+            key = Key(key_id, name, bool(is_admin), created_at, tenant=tenant)
             cached = _Cached(key, secret_hash, read_at_s)
         with self._lock:
             if len(self._cache) >= MAX_CACHED:
@@ -192,13 +206,4 @@ def _parsed(bearer: str) -> tuple[str, str]:
 
 
 def _key(row: Row[Any]) -> Key:
-    return Key(row.id, row.name, row.is_admin, row.created_at, row.revoked_at)
-
-
-def _pepper(path: Path) -> bytes:
-    if not path.exists():
-        create_secret(path, secrets.token_bytes(32))
-    pepper = path.read_bytes()
-    if len(pepper) != 32:
-        raise RagError(f"{path.name} in the state folder is damaged: no key can be checked")
-    return pepper
+    return Key(row.id, row.name, row.is_admin, row.created_at, row.revoked_at, row.tenant)

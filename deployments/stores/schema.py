@@ -9,6 +9,9 @@ A collection's `epoch` grows when something was erased from it: what a follower 
 older epoch holds must not outlive that, so it starts anew. `subject` is the person whose data a
 document is, where the caller said so; `bucket` is the part of a collection (``buckets.py``).
 
+`suppressions` are keyed hashes of what was erased: no restored backup may bring that back.
+Checksums tell damage of the disk from data (``checksums.py``).
+
 A chunk repeats its part of the document's text, because cutting it out of a long one for every hit
 would read the whole document each time.
 """
@@ -84,6 +87,8 @@ documents = Table(
     Column("updated_at", String(32), nullable=False),
     Column("text", Text, nullable=False),  # last: SQLite reads a row only as far as it must
     Column("subject", String(256)),
+    Column("checksum", BigInteger, nullable=False, server_default="0"),
+    Column("text_checksum", BigInteger, nullable=False, server_default="0"),
     Index(None, "collection_id", "subject"),
 )
 
@@ -100,6 +105,7 @@ chunks = Table(
     Column("text", Text, nullable=False),
     Column("vector", LargeBinary, nullable=False),
     Column("bucket", Integer, nullable=False, server_default="0"),
+    Column("checksum", BigInteger, nullable=False, server_default="0"),
     ForeignKeyConstraint(
         ["collection_id", "document_id"], ["documents.collection_id", "documents.id"]
     ),
@@ -113,4 +119,24 @@ removed_chunks = Table(
     Column("collection_id", String(40), ForeignKey("collections.id"), primary_key=True),
     Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("number", BigInteger, primary_key=True, autoincrement=False),
+)
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("parts", JSON, nullable=False),
+    Column("places", JSON, nullable=False),
+    Column("requested_at", String(32), nullable=False),
+    Column("completed_at", String(32)),
+    Index(None, "tenant", "id"),
+)
+
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("erased_at", String(32), nullable=False),
 )

@@ -1,4 +1,4 @@
-"""Vectors that callers bring: checked, and for the cosine normalised as those of an engine are."""
+"""Vectors that callers bring: checked, and normalised as those of an engine are."""
 
 from collections.abc import Sequence
 
@@ -8,27 +8,24 @@ from numpy.typing import NDArray
 from deployments.stores.content import invalid
 from deployments.types import Metric
 
-MAX_COMPONENT = 65_504.0
-"""Size of a number up to which every way of holding vectors can hold it.
-
-Source: IEEE 754, the largest number of binary16.
-"""
+MAX_NUMBER = 65_504
+"""Of a vector that is not normalised: the largest that fp16 has, as which an index may hold it."""
 
 
 def ready_vector(
     numbers: Sequence[float], dim: int | None, param: str, metric: Metric = "cosine"
 ) -> NDArray[np.float32]:
-    """Return float32[dim], L2-normalised for `cosine` and as it is for other metrics.
+    """Return float32[dim]; for `cosine` L2-normalised, so that its length does not matter.
 
     Args:
-        numbers: for `cosine` a direction, whose length does not matter.
+        numbers: a direction for `cosine`, else the vector as it is compared.
         dim: how many there must be; None takes any.
         param: what an error names.
-        metric: how the collection compares vectors.
+        metric: of the collection.
 
     Raises:
-        InvalidRequest: wrong dimension, NaN, infinite; for `cosine` all zero, for other metrics
-            numbers beyond `MAX_COMPONENT`.
+        InvalidRequest: wrong dimension, NaN, infinite, too large, or without a
+            direction where one is needed.
     """
     if dim is not None and len(numbers) != dim:
         raise invalid(f"the vector has {len(numbers)} numbers, not {dim}", param)
@@ -37,8 +34,8 @@ def ready_vector(
         raise invalid("the vector holds NaN or infinite numbers", param)
     largest = float(np.abs(vector).max(initial=0.0))
     if metric != "cosine":
-        if largest > MAX_COMPONENT:
-            raise invalid(f"the vector holds numbers beyond {MAX_COMPONENT:.0f}", param)
+        if largest > MAX_NUMBER:
+            raise invalid(f"the vector holds numbers beyond {MAX_NUMBER}", param)
         return vector.astype(np.float32)
     if largest == 0.0:
         raise invalid("the vector is all zero and has no direction", param)

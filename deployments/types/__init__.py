@@ -10,13 +10,23 @@ from deployments.types.answers import (
     Sources,
 )
 from deployments.types.collections import (
+    CollectionChanges,
     CollectionInfo,
     CollectionSettings,
     IndexKind,
     IndexSettings,
     IndexStats,
     Metric,
+    VectorSpace,
     VectorStorage,
+)
+from deployments.types.erasure import (
+    PLACES,
+    ErasedPart,
+    Erasure,
+    ErasureKind,
+    ErasureScope,
+    Place,
 )
 from deployments.types.filters import (
     AllOf,
@@ -46,6 +56,7 @@ from deployments.types.generation import (
 from deployments.types.retrieval import (
     MAX_RERANKED,
     Document,
+    DocumentInfo,
     EmbeddedText,
     IndexedDocument,
     Passage,
@@ -57,19 +68,28 @@ from deployments.types.retrieval import (
     StoredDocument,
     Vectors,
 )
+from deployments.types.transfers import Exported, Imported, RowError
 
 __all__ = [
     "MAX_RERANKED",
+    "PLACES",
     "AllOf",
     "AnswerEvent",
     "AnyOf",
+    "CollectionChanges",
     "CollectionInfo",
     "CollectionSettings",
     "Condition",
     "Delta",
     "Document",
+    "DocumentInfo",
     "EmbeddedText",
     "EngineStats",
+    "ErasedPart",
+    "Erasure",
+    "ErasureKind",
+    "ErasureScope",
+    "Exported",
     "FilterOperator",
     "FinishReason",
     "Finished",
@@ -78,6 +98,7 @@ __all__ = [
     "Grammar",
     "GrammarKind",
     "Grounding",
+    "Imported",
     "IndexKind",
     "IndexSettings",
     "IndexStats",
@@ -87,11 +108,13 @@ __all__ = [
     "Metric",
     "Not",
     "Passage",
+    "Place",
     "PromptAccepted",
     "Relevance",
     "ReplyTo",
     "Retrieval",
     "Role",
+    "RowError",
     "SamplingParams",
     "ScoredChunk",
     "SearchMode",
@@ -100,6 +123,7 @@ __all__ = [
     "Sources",
     "StoredDocument",
     "TokenLogprob",
+    "VectorSpace",
     "VectorStorage",
     "Vectors",
 ]

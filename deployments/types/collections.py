@@ -60,8 +60,30 @@ class CollectionSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionChanges:
+    """What of a collection's settings changes; None leaves one as it is.
+
+    `default_metadata` takes the place of the old one as a whole.
+    """
+
+    description: str | None = None
+    index_kind: IndexKind | None = None
+    index_storage: VectorStorage | None = None
+    default_metadata: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSpace:
+    """What a collection's vectors are; two are comparable only within one."""
+
+    embedding_model: str
+    dim: int
+    metric: Metric = "cosine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionInfo(CollectionSettings):
-    """A collection as the API shows it."""
+    """A collection as the API shows it; `name` is its path until the ingress strips it."""
 
     name: str
     num_documents: int

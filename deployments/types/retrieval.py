@@ -139,6 +139,19 @@ class StoredDocument:
     updated_at: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentInfo:
+    """A document as a list shows it: everything but its text."""
+
+    id: str
+    title: str
+    metadata: dict[str, Any]
+    subject: str | None
+    num_chunks: int
+    created_at: str
+    updated_at: str
+
+
 @dataclass(frozen=True, slots=True)
 class Relevance:
     """How well each of some texts answers a query: scores in [0, 1], in the texts' order."""

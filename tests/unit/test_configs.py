@@ -7,7 +7,8 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.serve_config import load_config
-from graphs.rag import RagArgs
+from graphs.args import RagArgs
+from graphs.embedders import embedder_name
 
 ROOT = Path(__file__).resolve().parents[2]
 APPLICATIONS = [
@@ -15,6 +16,7 @@ APPLICATIONS = [
     ROOT / "configs/fake.yaml",
     ROOT / "configs/rerank.yaml",
     ROOT / "tests/chaos/slow_fake.yaml",
+    ROOT / "tests/integration/two_embedders.yaml",
 ]
 
 
@@ -30,6 +32,7 @@ def test_configuration_is_valid(path: Path) -> None:
         assert deployment["max_surge_percent"] == 100, "a rollout of one replica would be an outage"
     names = {deployment["name"] for deployment in application["deployments"]}
     optional = {"Reranker"} if args.reranker else set()
+    optional |= {embedder_name(one.model) for one in args.embedders}
     assert names == {"Ingress", "Generator", "Embedder", "Retriever"} | optional
 
 
@@ -48,6 +51,10 @@ def test_default_application_scales_every_deployment(name: str) -> None:
         {"answer": {"top_k": 0}},
         {"generator": {"engine": "no-such"}},
         {"generator": {"num_threads": -1}},
+        {"embedder": {"model": ""}},
+        {"embedders": [{}]},
+        {"embedders": [{"model": "a/b"}, {"model": "a:b"}]},
+        {"embedders": [{"model": "a", "source": "x", "unknown": 1}]},
         {"reranker": {}},
         {"reranker": {"model": "m", "max_pair_tokens": 8}},
         {"ingress": {"unknown": 1}},

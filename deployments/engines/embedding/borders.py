@@ -12,15 +12,15 @@ _BORDER = re.compile(
       (?P<paragraph> \n[^\S\n]*\n\s* | \f\s* | \u2029\s* | \n(?=\#{1,6}\s) )
     | (?P<sentence>  (?<![.!?…])[.!?…]++ ["'”’»)\]]* \s+ (?=[^\sa-z])
                    | (?:[。！？｡．؟۔।॥።။។։]|…(?=…))+ …? ["'”’»)\]」』）】〉》]* \s*
-                   | [!?]++ (?=[\u3040-\u30ff\u3400-\u9fff]) )
+                   | (?<![!?])[!?]++ (?=[\u3040-\u30ff\u3400-\u9fff]) )
     | (?P<line>      \n\s* )
     """,
     re.VERBOSE,
 )
 """A border lies at the end of a match. Latin sentences need white space and no small letter after
 it (so that "e.g. this" goes on); Chinese, Japanese, Arabic, Indic and other full stops need
-neither, nor does the double ellipsis. The look-behind keeps the search linear on endless rows of
-dots."""
+neither, nor does the double ellipsis. The look-behinds keep the search linear on endless rows of
+dots and marks."""
 
 _HEADING = re.compile(r"\#{1,6}[^\S\n]")
 
@@ -43,10 +43,13 @@ class Borders:
 
     def __init__(self, text: str) -> None:
         self._by_level = {level: array("q") for level in Level}
+        line = searched = 0
         for match in _BORDER.finditer(text):
             level = Level[str(match.lastgroup).upper()]
             if level != Level.SENTENCE:
-                line = text.rfind("\n", 0, match.start()) + 1
+                # Searched from where the last search ended: a line may be the whole text.
+                line = max(line, text.rfind("\n", searched, match.start()) + 1)
+                searched = match.start()
                 if _HEADING.match(text, line):
                     continue
             for lower in range(level + 1):

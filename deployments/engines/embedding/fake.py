@@ -7,6 +7,7 @@ it, or 16 characters of a longer one; its id spells it out, so the encoder needs
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from deployments.engines.embedding.engine import BatchedEmbedder
 from deployments.engines.embedding.model import Model, TokenIds
 from deployments.types import Vectors
 
-DIM = 64
 MAX_TOKENS = 256
 
 _TOKEN = re.compile(r"\S{1,16}")
@@ -38,28 +38,29 @@ class FakeTokenizer:
 
 
 class FakeEmbedder(BatchedEmbedder):
-    """Hashes words and letter groups into 64 dimensions."""
+    """Hashes words and letter groups into a few dimensions."""
 
     def load(self, args: EmbedderArgs) -> Model:
-        """Return the fake model; there is nothing to load, whatever the arguments say."""
-        return Model(FakeTokenizer(), _encode, DIM, MAX_TOKENS)
+        """Return the fake model; there is nothing to load."""
+        encode = partial(_encode, dim=args.fake_dim)
+        return Model(FakeTokenizer(), encode, args.fake_dim, MAX_TOKENS)
 
 
 def _spell(token: str) -> int:
     return int.from_bytes(token.casefold().encode("utf-8", "surrogatepass"), "big")
 
 
-def _encode(sequences: Sequence[TokenIds]) -> Vectors:
-    return np.stack([_vector(sequence) for sequence in sequences])
+def _encode(sequences: Sequence[TokenIds], dim: int) -> Vectors:
+    return np.stack([_vector(sequence, dim) for sequence in sequences])
 
 
-def _vector(sequence: TokenIds) -> Vectors:
-    vector = np.zeros(DIM, np.float32)
+def _vector(sequence: TokenIds, dim: int) -> Vectors:
+    vector = np.zeros(dim, np.float32)
     for token in filter(None, sequence):
         word = token.to_bytes((token.bit_length() + 7) // 8, "big")
         for feature in (word, *(word[i : i + 3] for i in range(len(word) - 2))):
             digest = hashlib.blake2b(feature, digest_size=2).digest()
-            vector[digest[0] % DIM] += 1.0 if digest[1] % 2 else -1.0
+            vector[digest[0] % dim] += 1.0 if digest[1] % 2 else -1.0
     norm = float(np.linalg.norm(vector))
     if norm == 0.0:
         vector[0] = norm = 1.0

@@ -11,8 +11,11 @@ Kind = Literal["text", "html", "pdf", "office"]
 """`office` is DOCX, XLSX or PPTX: only the child opens the archive to see which."""
 
 _HTML_START = re.compile(
-    r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", re.I | re.S
+    r"\s*+(<\?xml[^>]*+>\s*+)?+(?><!--.*?-->\s*)*+<(!doctype\s+html|html|head|body)\b",
+    re.I | re.S,
 )
+"""A comment ends at its first `-->`, for good: else thirty of them take hours to be no page."""
+
 _TAG = re.compile(r"<[a-zA-Z][^<>]*>")
 
 _BINARY = frozenset({".pdf", ".doc", ".docx", ".docm", ".xls", ".xlsx", ".xlsm", ".xlsb"})

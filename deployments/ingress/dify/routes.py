@@ -13,13 +13,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from deployments.errors import CollectionNotFound
 from deployments.ingress.dify.filters import filter_of
 from deployments.ingress.openapi import describe, json_of
 from deployments.ingress.schemas.compatible import DifyErrorResponse, DifyHealth, DifyRecords
 from deployments.ingress.schemas.dify import DifyRetrieval
 from deployments.ingress.services import Services, json_response
-from deployments.stores.content import is_collection_name
 from deployments.types import ScoredChunk, SearchRequest
 
 KnowledgeId = Annotated[str, Query(min_length=1, max_length=256, description="a collection")]
@@ -35,29 +33,29 @@ def dify_router(services: Services) -> APIRouter:
     async def retrieval(request: Request) -> Response:
         """Return the records of a collection (`knowledge_id`) that answer a query, best first."""
         body = await services.read(request, DifyRetrieval)
-        chunks = await _found(services, body)
+        chunks = await _found(services, request, body)
         return json_response({"records": [_record(chunk) for chunk in chunks]})
 
     @router.get("/dify/health", **_described("difyHealth", None, DifyHealth))
-    async def health(knowledge_id: KnowledgeId) -> Response:
+    async def health(request: Request, knowledge_id: KnowledgeId) -> Response:
         """Retrieve from a collection as Dify would, and say what came of it."""
-        chunks = await _found(services, DifyRetrieval(knowledge_id=knowledge_id, query=PROBE))
+        probe = DifyRetrieval(knowledge_id=knowledge_id, query=PROBE)
+        chunks = await _found(services, request, probe)
         return json_response({"status": "ok", "num_records": len(chunks)})
 
     return router
 
 
-async def _found(services: Services, body: DifyRetrieval) -> list[ScoredChunk]:
-    if not is_collection_name(body.knowledge_id):
-        raise CollectionNotFound("no collection has this name")
-    request = SearchRequest(
+async def _found(services: Services, request: Request, body: DifyRetrieval) -> list[ScoredChunk]:
+    search = SearchRequest(
         collection=body.knowledge_id,
         query=body.query,
         top_k=body.top_k,
         filter=filter_of(body.metadata_condition),
     )
     timeout_s = services.args.request_timeout_s
-    chunks = await services.graph.search(request, timeout_s=timeout_s, is_reranked=True)
+    graph = services.graph_of(request)
+    chunks = await graph.search(search, timeout_s=timeout_s, is_reranked=True)
     return [chunk for chunk in chunks if chunk.score >= body.score_threshold]
 
 

@@ -1,97 +1,99 @@
-"""`/v1/data/collections` and `/v1/data/documents`: what is stored."""
+"""`/v1/data/collections`: what a tenant's collections are, and how they are searched."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from deployments.ingress.generation import unknown_model
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.base import COLLECTION_PATTERN
-from deployments.ingress.schemas.data import CreateCollection, DocumentId
-from deployments.ingress.schemas.responses import (
-    Collection,
-    CollectionList,
-    Deleted,
-    StoredDocument,
-)
+from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
+from deployments.ingress.schemas.stored import Collection, CollectionList, CollectionState, Deleted
 from deployments.ingress.services import Services, json_response
+from deployments.types import CollectionInfo
 
 Name = Annotated[str, Path(pattern=COLLECTION_PATTERN)]
-CollectionQuery = Annotated[str, Query(pattern=COLLECTION_PATTERN)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 After = Annotated[str, Query(max_length=64, description="name of the last one seen")]
 
+PATH = "/v1/data/collections"
+
 
 def collections_router(services: Services) -> APIRouter:
-    """Return the routes that create, show and delete collections."""
+    """Return the routes that create, show, change and delete collections."""
     router = APIRouter(tags=["Collections"])
-    graph, timeout_s = services.graph, services.args.request_timeout_s
-    described = describe(
-        "createCollection", CreateCollection, Collection, errors=(409,), status=201
-    )
+    timeout_s = services.args.request_timeout_s
 
-    @router.get("/v1/data/collections", **describe("listCollections", None, CollectionList))
-    async def list_collections(limit: Limit = 100, after: After = "") -> Response:
+    @router.get(PATH, **describe("listCollections", None, CollectionList))
+    async def list_collections(request: Request, limit: Limit = 100, after: After = "") -> Response:
         """List collections by name."""
-        found = await graph.collections(timeout_s=timeout_s)
-        rest = [info for info in found if info.name > after]
+        found = await services.graph_of(request).collections(timeout_s=timeout_s)
+        rest = [collection_of(info) for info in found if info.name > after]
         page = {"object": "list", "data": rest[:limit], "has_more": len(rest) > limit}
         return json_response(page)
 
-    @router.post("/v1/data/collections", **described)
+    described = describe(
+        "createCollection", CreateCollection, Collection, errors=(404, 409, 502), status=201
+    )
+
+    @router.post(PATH, **described)
     async def create_collection(request: Request) -> Response:
         """Create a collection."""
         body = await services.read(request, CreateCollection)
-        info = await graph.create_collection(body.name, body.description, timeout_s=timeout_s)
-        return json_response(info, 201)
+        graph = services.graph_of(request)
+        model = body.model(graph.embedding_models[0])
+        if model and model not in graph.embedding_models:
+            raise unknown_model("embedding_model")
+        dim = await graph.dim(model, timeout_s=timeout_s) if model else None
+        settings = body.settings(model, dim)
+        info = await graph.create_collection(body.name, settings, timeout_s=timeout_s)
+        return json_response(collection_of(info), 201)
 
     @router.get(
-        "/v1/data/collections/{name}",
-        **describe("getCollection", None, Collection, errors=(404,)),
+        f"{PATH}/{{name}}", **describe("getCollection", None, CollectionState, errors=(404,))
     )
-    async def get_collection(name: Name) -> Response:
-        """Return a collection."""
-        return json_response(await graph.collection(name, timeout_s=timeout_s))
+    async def get_collection(request: Request, name: Name) -> Response:
+        """Return a collection with its settings.
 
-    @router.delete(
-        "/v1/data/collections/{name}",
-        **describe("deleteCollection", None, Deleted, errors=(404,)),
-    )
-    async def delete_collection(name: Name) -> Response:
+        `index_stats` says how each replica that has it in memory holds its vectors now, and with
+        which recall; it has no entry before the first search.
+        """
+        graph = services.graph_of(request)
+        shown = collection_of(await graph.collection(name, timeout_s=timeout_s))
+        stats = await graph.index_stats(name, timeout_s=timeout_s)
+        return json_response({**shown, "index_stats": stats})
+
+    described = describe("updateCollection", UpdateCollection, Collection, errors=(404,))
+
+    @router.patch(f"{PATH}/{{name}}", **described)
+    async def update_collection(request: Request, name: Name) -> Response:
+        """Change the description, the index or the default metadata; the rest is fixed."""
+        changes = (await services.read(request, UpdateCollection)).changes()
+        graph = services.graph_of(request)
+        info = await graph.update_collection(name, changes, timeout_s=timeout_s)
+        return json_response(collection_of(info))
+
+    @router.delete(f"{PATH}/{{name}}", **describe("deleteCollection", None, Deleted, errors=(404,)))
+    async def delete_collection(request: Request, name: Name) -> Response:
         """Delete a collection with all its documents."""
-        await graph.delete_collection(name, timeout_s=timeout_s)
+        await services.graph_of(request).delete_collection(name, timeout_s=timeout_s)
         return json_response({"id": name, "deleted": True})
 
     return router
 
 
-def documents_router(services: Services) -> APIRouter:
-    """Return the routes that show and delete a document."""
-    router = APIRouter(tags=["Documents"])
-    graph, timeout_s = services.graph, services.args.request_timeout_s
-    path = "/v1/data/documents/{document_id:path}"
-
-    @router.get(path, **describe("getDocument", None, StoredDocument, errors=(404,)))
-    async def get_document(document_id: DocumentId, collection: CollectionQuery) -> Response:
-        """Return a document as it is stored, with its text."""
-        stored = await graph.document(collection, document_id, timeout_s=timeout_s)
-        document = stored.document
-        return json_response(
-            {
-                "id": document.id,
-                "collection": collection,
-                "title": document.title,
-                "text": document.text,
-                "metadata": document.metadata,
-                "num_chunks": stored.num_chunks,
-                "created_at": stored.created_at,
-                "updated_at": stored.updated_at,
-            }
-        )
-
-    @router.delete(path, **describe("deleteDocument", None, Deleted, errors=(404,)))
-    async def delete_document(document_id: DocumentId, collection: CollectionQuery) -> Response:
-        """Delete a document; the next search no longer finds it."""
-        await graph.delete_document(collection, document_id, timeout_s=timeout_s)
-        return json_response({"id": document_id, "deleted": True})
-
-    return router
+def collection_of(info: CollectionInfo) -> dict[str, Any]:
+    """Return a collection as the API shows it."""
+    return {
+        "name": info.name,
+        "description": info.description,
+        "embedding_model": info.embedding_model or None,
+        "dim": info.dim,
+        "metric": info.metric,
+        "index": info.index,
+        "default_metadata": info.default_metadata,
+        "num_documents": info.num_documents,
+        "num_chunks": info.num_chunks,
+        "sequence": info.sequence,
+        "created_at": info.created_at,
+    }

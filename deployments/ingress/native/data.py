@@ -11,14 +11,15 @@ from deployments.engines.cleaning.child import clean_in_child
 from deployments.engines.cleaning.options import Cleaned, Draft
 from deployments.errors import RagError
 from deployments.ingress.errors import error_object
-from deployments.ingress.generation import too_late
+from deployments.ingress.generation import too_late, unknown_model
 from deployments.ingress.native.documents import DocumentReader, Failure, from_form
 from deployments.ingress.native.files import read_body
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.cleaning import CleaningOptions
 from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
-from deployments.ingress.schemas.responses import IndexResult, SearchResult, Vectorized
+from deployments.ingress.schemas.responses import SearchResult, Vectorized
 from deployments.ingress.schemas.search import SearchBody
+from deployments.ingress.schemas.stored import IndexResult
 from deployments.ingress.services import Services, json_response
 from deployments.types import EmbeddedText, ScoredChunk
 
@@ -26,7 +27,7 @@ from deployments.types import EmbeddedText, ScoredChunk
 def data_router(services: Services) -> APIRouter:
     """Return the routes that index, search and vectorize."""
     router = APIRouter(tags=["Data"])
-    graph, timeout_s = services.graph, services.args.request_timeout_s
+    timeout_s = services.args.request_timeout_s
     reader = DocumentReader(services.extract, services.args)
     described = describe("index", IndexRequest, IndexResult, errors=(404, 409, 422, 502))
 
@@ -35,14 +36,17 @@ def data_router(services: Services) -> APIRouter:
         """Store documents from text or files; those with a known id replace the stored ones.
 
         Also as `multipart/form-data` with the fields `collection`, `file` (once or more) and
-        `clean` (JSON), and for a single file `id`, `title` and `metadata`. Each document that
-        cannot be read is reported in `errors`; when none can, the status is that of the first
-        error. What is cleaned is stored clean: offsets are into that text.
+        `clean` (JSON), and for a single file `id`, `title`, `metadata` and `subject`. Each document
+        that cannot be read is reported in `errors`; when none can, the status is that of the first
+        error. What is cleaned is stored clean: offsets are into that text. A document's metadata is
+        stored with the collection's `default_metadata` where it does not say itself.
         """
         body = await read_body(services, request, IndexRequest, from_form)
+        graph = services.graph_of(request)
+        space = partial(graph.space, body.collection, timeout_s=timeout_s)
         try:
             async with asyncio.timeout(timeout_s):
-                intake = await reader.read(body, partial(graph.dim, timeout_s=timeout_s))
+                intake = await reader.read(body, space)
         except TimeoutError:
             raise too_late() from None
         request_id = request.state.request_id
@@ -68,12 +72,14 @@ def data_router(services: Services) -> APIRouter:
         hybrid mode's end with the `candidates` that it fused.
         """
         body = await services.read(request, SearchBody)
+        graph = services.graph_of(request)
         chunks = await graph.search(body.request(), timeout_s=timeout_s, is_reranked=body.rerank)
         results = [result_of(chunk, body) for chunk in chunks]
         return json_response({"collection": body.collection, "results": results})
 
     @router.post(
-        "/v1/data/vectorize", **describe("vectorize", VectorizeRequest, Vectorized, errors=(502,))
+        "/v1/data/vectorize",
+        **describe("vectorize", VectorizeRequest, Vectorized, errors=(404, 502)),
     )
     async def vectorize(request: Request) -> Response:
         """Return each text's segments, with offsets in code points, and their vectors.
@@ -81,15 +87,21 @@ def data_router(services: Services) -> APIRouter:
         With `clean`, the offsets are into the cleaned `text` that is returned.
         """
         body = await services.read(request, VectorizeRequest)
+        graph = services.graph_of(request)
+        model = graph.embedding_models[0] if body.model is None else body.model
+        if model not in graph.embedding_models:
+            raise unknown_model()
         cleaned = body.texts
         if body.clean is not None:
             cleaned = await _clean(body.texts, body.clean, timeout_s)
-        texts = await graph.vectorize(cleaned, overlap_tokens=body.overlap, timeout_s=timeout_s)
+        texts = await graph.vectorize(
+            cleaned, model=model, overlap_tokens=body.overlap, timeout_s=timeout_s
+        )
         total = sum(segment.num_tokens for text in texts for segment in text.segments)
         services.metrics.count_tokens(total)
         return json_response(
             {
-                "model": graph.embedding_models[0],
+                "model": model,
                 "dim": texts[0].vectors.shape[1],
                 "data": [
                     {"index": i, "segments": _segments(text)}

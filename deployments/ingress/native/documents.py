@@ -23,12 +23,13 @@ from deployments.ingress.schemas.data import IndexDocument, IndexRequest
 from deployments.ingress.services import Extract
 from deployments.stores.content import invalid
 from deployments.stores.ids import new_id
-from deployments.types import Document
+from deployments.types import Document, VectorSpace
 
-Dim = Callable[[], Awaitable[int]]
-"""Tells the length of the default embedding model's vectors."""
+AskSpace = Callable[[], Awaitable[VectorSpace]]
+"""Tells what the collection's vectors are; takes a call to the Retriever."""
 
-FORM_FIELDS = frozenset({"collection", "id", "title", "metadata", "clean"})
+FORM_FIELDS = frozenset({"collection", "id", "title", "metadata", "subject", "clean"})
+TEXT_FIELDS = ("id", "title", "subject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,12 @@ class DocumentReader:
         self._files = FileReader(extract, args)
         self._max_documents = args.max_documents_per_call
 
-    async def read(self, body: IndexRequest, dim: Dim) -> Intake:
+    async def read(self, body: IndexRequest, ask_space: AskSpace) -> Intake:
         """Return the documents of a call, in order.
 
         Args:
             body: the call.
-            dim: tells the length of a vector; asked where documents bring theirs.
+            ask_space: tells what vectors must be; called where documents bring theirs.
 
         Raises:
             InvalidRequest: there are more than one call may bring.
@@ -82,8 +83,9 @@ class DocumentReader:
             message = f"more than {self._max_documents} documents in one call"
             raise invalid(message, "documents")
         raw, is_cleaned = enumerate(body.raw_documents), body.clean is not None
+        space = await ask_space() if _brings_vectors(body) else None
         results = await asyncio.gather(
-            *(self._read(one, position, dim, is_cleaned) for position, one in raw)
+            *(self._read(one, position, space, is_cleaned) for position, one in raw)
         )
         removed: dict[str, Removed] | None = None
         if body.clean is not None:
@@ -95,7 +97,9 @@ class DocumentReader:
             removed,
         )
 
-    async def _read(self, raw: Any, position: int, dim: Dim, is_cleaned: bool) -> _Read | Failure:
+    async def _read(
+        self, raw: Any, position: int, space: VectorSpace | None, is_cleaned: bool
+    ) -> _Read | Failure:
         one: IndexDocument | None = None
         filename = None
         try:
@@ -105,8 +109,10 @@ class DocumentReader:
             embedded = None
             if one.is_ready and is_cleaned:
                 raise InvalidRequest("texts with ready vectors cannot be cleaned")
-            if one.is_ready:
-                embedded = ready_chunks(one, await dim(), f"documents[{position}]")
+            if space is not None and one.is_ready:
+                embedded = ready_chunks(one, space, f"documents[{position}]")
+            elif space is not None and not space.embedding_model:
+                raise InvalidRequest("the collection has no embedding model: bring vectors")
         except RagError as error:
             error.param = error.param or f"documents[{position}]"
             return Failure(one.id if one else None, filename, error)
@@ -115,6 +121,7 @@ class DocumentReader:
             text=extracted.text,
             title=one.title or extracted.title,
             metadata=dict(one.metadata or {}),
+            subject=one.subject,
             embedded=embedded,
         )
         return _Read(document, filename, position, extracted.num_boilerplate_characters)
@@ -125,6 +132,11 @@ class DocumentReader:
         extracted = await self._files.extracted(one.file, f"documents[{position}].file")
         title = extracted.title or PurePath(one.file.filename).name
         return replace(extracted, title=title)
+
+
+def _brings_vectors(body: IndexRequest) -> bool:
+    documents = (one for one in body.raw_documents if isinstance(one, dict))
+    return any("vector" in one or "chunks" in one for one in documents)
 
 
 def _validated(raw: Any, position: int) -> IndexDocument:
@@ -164,17 +176,17 @@ async def from_form(form: FormData, max_depth: int) -> IndexRequest:
     """Return the same request from a form.
 
     Its fields are `collection`, `file` (once or more), `clean` (a JSON object), and for a single
-    file `id`, `title` and `metadata` (a JSON object).
+    file `id`, `title`, `subject` and `metadata` (a JSON object).
 
     Raises:
         InvalidRequest: a field is missing, unknown, or not what it should be.
     """
     documents: list[dict[str, Any]] = [{"file": file} for file in await files_of(form, FORM_FIELDS)]
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
-    described: dict[str, Any] = {name: fields[name] for name in ("id", "title") if name in fields}
+    described: dict[str, Any] = {name: fields[name] for name in TEXT_FIELDS if name in fields}
     described |= json_fields(form, ("metadata",), max_depth)
     if described and len(documents) > 1:
-        raise InvalidRequest("id, title and metadata are for a form with a single file")
+        raise InvalidRequest("id, title, subject and metadata are for a form with a single file")
     documents[0] |= described
     body = {"collection": fields.get("collection"), "documents": documents}
     return validated(body | json_fields(form, ("clean",), max_depth), IndexRequest)

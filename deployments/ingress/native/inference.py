@@ -11,8 +11,8 @@ from deployments.ingress.ids import derived_id
 from deployments.ingress.openai.logprobs import chat_logprobs
 from deployments.ingress.openai.usage import usage_of
 from deployments.ingress.openapi import describe
+from deployments.ingress.schemas.generated import Inference
 from deployments.ingress.schemas.native import InferenceRequest
-from deployments.ingress.schemas.responses import Inference
 from deployments.ingress.services import Services, json_response, sources_of
 from deployments.ingress.sse import block, dumps, quote
 from deployments.types import AnswerEvent, Delta, Sources
@@ -29,7 +29,7 @@ def inference_router(services: Services) -> APIRouter:
         """Answer a prompt or a chat; with `retrieval`, from a collection and with its sources."""
         body = await services.read(request, InferenceRequest)
         request_id = request.state.request_id
-        target, events = services.chat(request_id, body)
+        target, events = services.chat(request, body)
         collection = target.retrieval.collection if target.retrieval else ""
         header = {"id": derived_id("inf", request_id), "model": target.model}
         has_logprobs = body.logprobs is not None

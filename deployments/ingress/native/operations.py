@@ -6,7 +6,6 @@ import time
 from fastapi import APIRouter, Response
 
 from deployments.errors import RagError
-from deployments.ingress.graph import Graph
 from deployments.ingress.openapi import describe, json_of
 from deployments.ingress.schemas.responses import Health, Readiness
 from deployments.ingress.services import Services, json_response
@@ -19,8 +18,8 @@ PROMETHEUS = "text/plain; version=1.0.0; charset=utf-8"
 class ReadinessProbe:
     """Asks the graph at most once a second, since anybody may ask this route."""
 
-    def __init__(self, graph: Graph) -> None:
-        self._graph = graph
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._lock = asyncio.Lock()
         self._asked_at = float("-inf")
         self._parts: dict[str, bool] = {}
@@ -30,7 +29,7 @@ class ReadinessProbe:
         async with self._lock:
             if time.monotonic() - self._asked_at > READINESS_AGE_S:
                 try:
-                    self._parts = await self._graph.health(timeout_s=READINESS_TIMEOUT_S)
+                    self._parts = await self._services.health(timeout_s=READINESS_TIMEOUT_S)
                 except RagError:
                     self._parts = {"graph": False}
                 self._asked_at = time.monotonic()
@@ -40,7 +39,7 @@ class ReadinessProbe:
 def operations_router(services: Services) -> APIRouter:
     """Return the routes that say how the service is."""
     router = APIRouter(tags=["Operations"])
-    probe = ReadinessProbe(services.graph)
+    probe = ReadinessProbe(services)
 
     @router.get("/v1/health", **describe("health", None, Health, is_public=True))
     async def health() -> Response:

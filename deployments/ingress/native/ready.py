@@ -5,7 +5,7 @@ import numpy as np
 from deployments.ingress.schemas.data import IndexDocument, ReadyChunk
 from deployments.stores.content import invalid
 from deployments.stores.vectors import ready_vector
-from deployments.types import EmbeddedText, Segment
+from deployments.types import EmbeddedText, Segment, VectorSpace
 
 BLANK_LINE = "\n\n"
 
@@ -17,23 +17,23 @@ def document_text(one: IndexDocument) -> str:
     return BLANK_LINE.join(chunk.text for chunk in one.chunks or ())
 
 
-def ready_chunks(one: IndexDocument, dim: int | None, place: str) -> EmbeddedText:
-    """Return the segments and the normalised vectors of a document that brings them.
+def ready_chunks(one: IndexDocument, space: VectorSpace, place: str) -> EmbeddedText:
+    """Return the segments and vectors of a document that brings them, normalised for cosines.
 
     Args:
         one: with `vector` or `chunks`.
-        dim: the length that each vector must have.
+        space: what each vector must be.
         place: of the document in the body.
 
     Raises:
-        InvalidRequest: a vector has another length, NaN, infinite or only zero numbers, or a chunk
+        InvalidRequest: a vector has another length, or numbers that cannot be, or a chunk
             is no part of the text; names the place.
     """
     if one.chunks is None:
-        vectors = [ready_vector(one.vector or (), dim, f"{place}.vector")]
+        vectors = [ready_vector(one.vector or (), space.dim, f"{place}.vector", space.metric)]
         return EmbeddedText((Segment(0, len(one.text or ""), 0),), np.array(vectors))
     vectors = [
-        ready_vector(chunk.vector, dim, f"{place}.chunks[{i}].vector")
+        ready_vector(chunk.vector, space.dim, f"{place}.chunks[{i}].vector", space.metric)
         for i, chunk in enumerate(one.chunks)
     ]
     segments = []

@@ -11,8 +11,8 @@ from deployments.ingress.openai.chat_stream import ChatStream
 from deployments.ingress.openai.logprobs import chat_logprobs
 from deployments.ingress.openai.usage import usage_of
 from deployments.ingress.openapi import describe
+from deployments.ingress.schemas.generated import ChatCompletion
 from deployments.ingress.schemas.openai import ChatCompletionRequest
-from deployments.ingress.schemas.responses import ChatCompletion
 from deployments.ingress.services import Services, json_response, sources_of
 
 
@@ -33,7 +33,7 @@ def chat_router(services: Services) -> APIRouter:
         """Answer a chat; a model `rag/<collection>` answers from that collection."""
         body = await services.read(request, ChatCompletionRequest)
         request_id = request.state.request_id
-        target, events = services.chat(request_id, body)
+        target, events = services.chat(request, body)
         collection = target.retrieval.collection if target.retrieval else None
         header = {
             "id": derived_id("chatcmpl", request_id),

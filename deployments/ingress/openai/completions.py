@@ -5,16 +5,17 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from deployments.ingress.generation import Answer, Events, Target, events_of, target_of
+from deployments.ingress.generation import Answer, Target, events_of, target_of
 from deployments.ingress.ids import derived_id
 from deployments.ingress.merging import merged
 from deployments.ingress.openai.completion_stream import CompletionStream
 from deployments.ingress.openai.logprobs import legacy_logprobs
 from deployments.ingress.openai.usage import usage_of
 from deployments.ingress.openapi import describe
+from deployments.ingress.schemas.generated import Completion
 from deployments.ingress.schemas.openai import CompletionRequest
-from deployments.ingress.schemas.responses import Completion
 from deployments.ingress.services import Services, json_response
+from deployments.ingress.tenant_graph import TenantGraph
 from deployments.stores.content import invalid
 from deployments.types import GenerationRequest
 
@@ -31,9 +32,12 @@ def completions_router(services: Services) -> APIRouter:
         """Continue one prompt or several; choice `i * n + j` is the jth of prompt i."""
         body = await services.read(request, CompletionRequest)
         request_id = request.state.request_id
-        target = _plain_target(services, body)
+        graph = services.graph_of(request)
+        target = _plain_target(graph, body)
         requests = _requests(body, request_id)
-        events = _events(services, target, requests)
+        timeout_s = services.args.request_timeout_s
+        sources = [events_of(graph, target, one, timeout_s) for one in requests]
+        events = sources[0] if len(sources) == 1 else merged(sources, requests[0].n)
         num_choices = len(requests) * body.num_choices
         header = {
             "id": derived_id("cmpl", request_id),
@@ -57,8 +61,8 @@ def completions_router(services: Services) -> APIRouter:
     return router
 
 
-def _plain_target(services: Services, body: CompletionRequest) -> Target:
-    target = target_of(services.graph, body.model, None)
+def _plain_target(graph: TenantGraph, body: CompletionRequest) -> Target:
+    target = target_of(graph, body.model, None)
     if target.retrieval is not None:
         message = "models of collections answer chats: use /v1/chat/completions or /v1/inference"
         raise invalid(message, "model")
@@ -77,12 +81,6 @@ def _requests(body: CompletionRequest, request_id: str) -> list[GenerationReques
         )
         for position, prompt in enumerate(body.prompts())
     ]
-
-
-def _events(services: Services, target: Target, requests: list[GenerationRequest]) -> Events:
-    timeout_s = services.args.request_timeout_s
-    sources = [events_of(services.graph, target, one, timeout_s) for one in requests]
-    return sources[0] if len(sources) == 1 else merged(sources, requests[0].n)
 
 
 def _completion(header: dict[str, Any], answer: Answer, has_logprobs: bool) -> dict[str, Any]:

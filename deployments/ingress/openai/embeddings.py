@@ -24,10 +24,11 @@ def embeddings_router(services: Services) -> APIRouter:
     async def create_embedding(request: Request) -> Response:
         """Embed texts; `base64` is little-endian float32."""
         body = await services.read(request, EmbeddingRequest)
-        if body.model not in services.graph.embedding_models:
+        graph = services.graph_of(request)
+        if body.model not in graph.embedding_models:
             raise unknown_model()
         timeout_s = services.args.request_timeout_s
-        vectors, num_tokens = await services.graph.embed(body.texts(), timeout_s=timeout_s)
+        vectors, num_tokens = await graph.embed(body.texts(), model=body.model, timeout_s=timeout_s)
         if body.dimensions not in {None, vectors.shape[1]}:
             message = f"the model's vectors have {vectors.shape[1]} dimensions"
             raise invalid(message, "dimensions")

@@ -4,13 +4,14 @@ import time
 from datetime import datetime
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from deployments.errors import CollectionNotFound
 from deployments.ingress.generation import RAG_PREFIX, target_of, unknown_model
 from deployments.ingress.openapi import describe
-from deployments.ingress.schemas.responses import Model, ModelList
+from deployments.ingress.schemas.generated import Model, ModelList
 from deployments.ingress.services import Services, json_response
+from deployments.ingress.tenant_graph import TenantGraph
 from deployments.types import CollectionInfo
 
 OWNER = "ragserve"
@@ -20,23 +21,25 @@ def models_router(services: Services) -> APIRouter:
     """Return the model routes."""
     router = APIRouter(tags=["OpenAI"])
     loaded_at = int(time.time())
-    graph, timeout_s = services.graph, services.args.request_timeout_s
+    timeout_s = services.args.request_timeout_s
 
-    def loaded() -> list[dict[str, Any]]:
+    def loaded(graph: TenantGraph) -> list[dict[str, Any]]:
         ids = [*graph.generation_models, *graph.embedding_models, *graph.reranking_models]
         return [_model(one, loaded_at) for one in ids]
 
     @router.get("/v1/models", **describe("listModels", None, ModelList))
-    async def list_models() -> Response:
+    async def list_models(request: Request) -> Response:
         """List the models that generate, embed and rerank, and `rag/<collection>` for each."""
+        graph = services.graph_of(request)
         collections = await graph.collections(timeout_s=timeout_s)
-        data = [*loaded(), *map(_collection_model, collections)]
+        data = [*loaded(graph), *map(_collection_model, collections)]
         return json_response({"object": "list", "data": data, "has_more": False})
 
     @router.get("/v1/models/{model:path}", **describe("retrieveModel", None, Model, errors=(404,)))
-    async def retrieve_model(model: str) -> Response:
+    async def retrieve_model(request: Request, model: str) -> Response:
         """Return one model; ids may hold slashes."""
-        for one in loaded():
+        graph = services.graph_of(request)
+        for one in loaded(graph):
             if one["id"] == model:
                 return json_response(one)
         target = target_of(graph, model, None)

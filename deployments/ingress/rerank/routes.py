@@ -32,11 +32,9 @@ def rerank_router(services: Services) -> APIRouter:
         """Score each document against the query, best first; TEI's body gets TEI's answer."""
         body = parse(await request.body(), services.args.max_json_depth)
         if isinstance(body, dict) and "texts" in body and "documents" not in body:
-            return await rerank_texts(services, body)
+            return await rerank_texts(services, request, body)
         version = VERSIONS[request.scope["route"].path]
-        return await _rerank_documents(
-            services, validated(body, RerankRequest), request.state.request_id, version
-        )
+        return await _rerank_documents(services, request, validated(body, RerankRequest), version)
 
     for path in VERSIONS:
         name = "rerank" + path.removesuffix("/rerank").removeprefix("/").upper()
@@ -45,9 +43,9 @@ def rerank_router(services: Services) -> APIRouter:
 
 
 async def _rerank_documents(
-    services: Services, body: RerankRequest, request_id: str, version: str
+    services: Services, request: Request, body: RerankRequest, version: str
 ) -> Response:
-    graph = services.graph
+    graph = services.graph_of(request)
     if body.model is not None and body.model not in graph.reranking_models:
         raise unknown_model()
     found = await graph.rerank(
@@ -62,7 +60,7 @@ async def _rerank_documents(
         results.append(row)
     return json_response(
         {
-            "id": derived_id("rerank", request_id),
+            "id": derived_id("rerank", request.state.request_id),
             "model": body.model or graph.reranking_models[0],
             "results": results,
             "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import Response
 
 from deployments.errors import (
@@ -35,19 +36,20 @@ CLOSEST = 1e-12
 """Scores nearer to 0 or 1 than this have the logit of this, so that it is finite."""
 
 
-async def rerank_texts(services: Services, value: dict[str, Any]) -> Response:
+async def rerank_texts(services: Services, request: Request, value: dict[str, Any]) -> Response:
     """Answer TEI's body."""
     try:
-        return await _rows(services, validated(value, TeiRerankRequest))
+        return await _rows(services, request, validated(value, TeiRerankRequest))
     except RagError as error:
         return _failure(error)
 
 
-async def _rows(services: Services, body: TeiRerankRequest) -> Response:
+async def _rows(services: Services, request: Request, body: TeiRerankRequest) -> Response:
     if not body.texts:
         return json_response({"error": "`texts` cannot be empty", "error_type": "Empty"}, 400)
     timeout_s = services.args.request_timeout_s
-    found = await services.graph.rerank(body.query, body.texts, timeout_s=timeout_s)
+    graph = services.graph_of(request)
+    found = await graph.rerank(body.query, body.texts, timeout_s=timeout_s)
     services.metrics.count_tokens(found.num_tokens)
     rows: list[dict[str, Any]] = []
     for index in best_first(found.scores):

@@ -14,6 +14,7 @@ from deployments.ingress.schemas.base import (
 )
 from deployments.ingress.schemas.cleaning import CleaningOptions
 from deployments.ingress.schemas.files import File
+from deployments.ingress.schemas.messages import ModelId
 from deployments.stores.content import invalid
 
 MAX_CHUNKS = 10_000
@@ -37,6 +38,11 @@ DocumentId = Annotated[
     str,
     Field(pattern=r"^\w[\w.:@/ -]{0,199}$", description="id of a document"),
     AfterValidator(_no_dot_segments),
+]
+Subject = Annotated[
+    str,
+    Field(min_length=1, max_length=256, description="the person whose data the document is"),
+    AfterValidator(no_nul),
 ]
 Title = Annotated[str, Field(max_length=500), AfterValidator(no_nul)]
 DocumentText = Annotated[str, Field(min_length=1), AfterValidator(_not_blank)]
@@ -70,6 +76,7 @@ class IndexDocument(Schema):
     file: File | None = None
     title: Title | None = None
     metadata: Metadata | None = None
+    subject: Subject | None = None
     vector: ReadyVector | None = None
     chunks: Annotated[list[ReadyChunk], Field(min_length=1, max_length=MAX_CHUNKS)] | None = None
 
@@ -128,6 +135,7 @@ class VectorizeRequest(Schema):
     model_config = ConfigDict(json_schema_extra={"examples": [{"texts": ["What is Ray?"]}]})
 
     texts: Annotated[list[EmbeddedInput], Field(min_length=1, max_length=256)]
+    model: ModelId | None = Field(default=None, description="left out: the default one")
     overlap: int | None = Field(
         default=None,
         ge=0,
@@ -138,12 +146,3 @@ class VectorizeRequest(Schema):
     clean: CleaningOptions | None = Field(
         default=None, description="clean the texts first; offsets are into the `text` returned"
     )
-
-
-class CreateCollection(Schema):
-    """`POST /v1/data/collections`."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "docs"}]})
-
-    name: CollectionName
-    description: Annotated[str, Field(max_length=2000), AfterValidator(no_nul)] = ""

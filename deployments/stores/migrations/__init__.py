@@ -25,17 +25,18 @@ def migrate(database_url: str) -> None:
             is_current = _is_current(connection)
         if not is_current:
             with database.migration() as connection:
-                command.upgrade(_config(connection), "head")
+                command.upgrade(alembic_config(connection), "head")
     finally:
         database.close()
 
 
 def _is_current(connection: Connection) -> bool:
-    heads = ScriptDirectory.from_config(_config(connection)).get_heads()
+    heads = ScriptDirectory.from_config(alembic_config(connection)).get_heads()
     return MigrationContext.configure(connection).get_current_heads() == tuple(heads)
 
 
-def _config(connection: Connection) -> Config:
+def alembic_config(connection: Connection) -> Config:
+    """Return Alembic's configuration for commands in the connection's transaction."""
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.set_main_option("path_separator", "os")

@@ -25,17 +25,23 @@ AUTH = {"authorization": f"Bearer {KEY}"}
 @dataclass(frozen=True)
 class FakeKey:
     id: str = "key_1"
+    tenant: str = "default"
+    is_admin: bool = False
 
 
 class FakeKeys:
+    """Knows `KEY` of the default tenant, and those of others: the tenant's name follows it."""
+
     def __init__(self) -> None:
         self.num_asked = 0
 
     async def verify(self, bearer: str) -> FakeKey:
         self.num_asked += 1
-        if bearer != KEY:
-            raise Unauthenticated("the key is not valid")
-        return FakeKey()
+        if bearer == KEY:
+            return FakeKey()
+        if bearer.startswith(f"{KEY}-of-"):
+            return FakeKey("key_2", bearer.removeprefix(f"{KEY}-of-"))
+        raise Unauthenticated("the key is not valid")
 
 
 async def extract(data: bytes, filename: str) -> Extracted:
@@ -71,9 +77,10 @@ async def client(build: Build) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def in_process(app: App) -> httpx.AsyncClient:
+def in_process(app: App, tenant: str | None = None) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app)
-    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=AUTH)
+    headers = {"authorization": f"Bearer {KEY}-of-{tenant}"} if tenant else AUTH
+    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
 
 
 @asynccontextmanager

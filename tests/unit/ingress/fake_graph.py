@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 import numpy as np
 
@@ -11,20 +11,34 @@ from deployments.errors import (
     CollectionNotFound,
     Conflict,
     DocumentNotFound,
+    NotFound,
     RagError,
 )
+from deployments.stores.paths import parts_of
 from deployments.types import (
+    PLACES,
     AnswerEvent,
+    CollectionChanges,
     CollectionInfo,
+    CollectionSettings,
     Delta,
     Document,
+    DocumentInfo,
     EmbeddedText,
+    ErasedPart,
+    Erasure,
+    ErasureScope,
+    Exported,
     Finished,
     GenerationRequest,
+    Imported,
     IndexedDocument,
+    IndexStats,
+    Place,
     PromptAccepted,
     Relevance,
     Retrieval,
+    RowError,
     ScoredChunk,
     SearchRequest,
     Segment,
@@ -32,9 +46,14 @@ from deployments.types import (
     StoredDocument,
     TokenLogprob,
     Vectors,
+    VectorSpace,
 )
 
 DIM = 8
+DIMS = {"fake-embedder": DIM, "small-embedder": 3}
+SETTINGS = CollectionSettings(embedding_model="fake-embedder", dim=DIM)
+"""Of collections that are just put into `stored`."""
+
 NOW = "2026-01-02T03:04:05.000000Z"
 
 
@@ -42,15 +61,22 @@ class FakeGraph:
     """Answers `echo: <prompt>` word by word; the attributes make it fail, wait or stop early."""
 
     generation_models = ("fake-model", "second-model")
-    embedding_models = ("fake-embedder",)
+    embedding_models = ("fake-embedder", "small-embedder")
     reranking_models = ("fake-reranker", "late-fusion")
 
     def __init__(self) -> None:
-        self.stored: dict[str, dict[str, Document]] = {}
+        self.scopes: list[tuple[ErasureScope, float]] = []
+        self.erasures: dict[str, Erasure] = {}
+        self.is_erased = True
+        self.is_maintained = False
+        self.stored: dict[str, dict[str, Document]] = {}  # by path, as all that has a name here
+        self.settings: dict[str, CollectionSettings] = {}
+        self.changes: list[CollectionChanges] = []
         self.requests: list[GenerationRequest] = []
         self.searches: list[SearchRequest] = []
         self.reranks: list[tuple[str, list[str], str | None]] = []
         self.retrievals: list[Retrieval] = []
+        self.sources: list[bytes | str] = []
         self.overlaps: list[int | None] = []
         self.error: BaseException | None = None
         self.error_after = 0
@@ -58,6 +84,7 @@ class FakeGraph:
         self.words: list[str] | None = None
         self.is_cut = False
         self.num_running = 0
+        self.num_holders = 0
         self.num_closed = 0
         self.parts = {"generator": True, "retriever": True}
 
@@ -123,16 +150,18 @@ class FakeGraph:
         finally:
             await events.aclose()
 
-    async def embed(self, texts: Sequence[str], *, timeout_s: float) -> tuple[Vectors, list[int]]:
+    async def embed(
+        self, texts: Sequence[str], *, model: str, timeout_s: float
+    ) -> tuple[Vectors, list[int]]:
         self._fail()
-        vectors = np.stack([_vector(text) for text in texts])
+        vectors = np.stack([_vector(text, DIMS[model]) for text in texts])
         return vectors, [len(text.split()) for text in texts]
 
     async def vectorize(
-        self, texts: Sequence[str], *, overlap_tokens: int | None, timeout_s: float
+        self, texts: Sequence[str], *, model: str, overlap_tokens: int | None, timeout_s: float
     ) -> list[EmbeddedText]:
         self.overlaps.append(overlap_tokens)
-        vectors, tokens = await self.embed(texts, timeout_s=timeout_s)
+        vectors, tokens = await self.embed(texts, model=model, timeout_s=timeout_s)
         return [
             EmbeddedText((Segment(0, len(text), count),), vector[None])
             for text, count, vector in zip(texts, tokens, vectors, strict=True)
@@ -189,20 +218,44 @@ class FakeGraph:
             for document in list(self._collection(request.collection).values())[: request.top_k]
         ]
 
-    async def dim(self, *, timeout_s: float) -> int:
+    async def dim(self, model: str, *, timeout_s: float) -> int:
         self._fail()
-        return DIM
+        return DIMS[model]
 
-    async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
+    async def space(self, collection: str, *, timeout_s: float) -> VectorSpace:
         self._fail()
-        return [self._info(name) for name in sorted(self.stored)]
+        settings = self.settings.get(collection, SETTINGS)
+        return VectorSpace(settings.embedding_model, settings.dim, settings.metric)
+
+    async def collections(self, tenant: str, *, timeout_s: float) -> list[CollectionInfo]:
+        self._fail()
+        own = [path for path in sorted(self.stored) if parts_of(path)[0] == tenant]
+        return [self._info(path) for path in own]
 
     async def create_collection(
-        self, name: str, description: str, *, timeout_s: float
+        self, name: str, settings: CollectionSettings, *, timeout_s: float
     ) -> CollectionInfo:
         if name in self.stored:
-            raise Conflict("a collection with this name exists already")
+            raise Conflict(f"collection {name} exists")
         self.stored[name] = {}
+        self.settings[name] = settings
+        return self._info(name)
+
+    async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
+        self._collection(name)
+        held = IndexStats(
+            kind="flat", storage="fp32", num_rows=1, num_indexed=0, num_dead=0, num_bytes=32
+        )
+        return [held] * self.num_holders
+
+    async def update_collection(
+        self, name: str, changes: CollectionChanges, *, timeout_s: float
+    ) -> CollectionInfo:
+        self._collection(name)
+        self.changes.append(changes)
+        if changes.description is not None:
+            old = self.settings.get(name, SETTINGS)
+            self.settings[name] = dataclasses.replace(old, description=changes.description)
         return self._info(name)
 
     async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
@@ -212,6 +265,24 @@ class FakeGraph:
     async def delete_collection(self, name: str, *, timeout_s: float) -> None:
         self._collection(name)
         del self.stored[name]
+
+    async def documents(
+        self, collection: str, *, limit: int, after: str, timeout_s: float
+    ) -> list[DocumentInfo]:
+        documents = sorted(self._collection(collection).values(), key=lambda one: one.id)
+        return [
+            DocumentInfo(
+                id=one.id,
+                title=one.title,
+                metadata=one.metadata,
+                subject=one.subject,
+                num_chunks=1,
+                created_at=NOW,
+                updated_at=NOW,
+            )
+            for one in documents
+            if one.id > after
+        ][:limit]
 
     async def document(
         self, collection: str, document_id: str, *, timeout_s: float
@@ -225,6 +296,72 @@ class FakeGraph:
         await self.document(collection, document_id, timeout_s=timeout_s)
         del self.stored[collection][document_id]
 
+    async def export_collection(
+        self, collection: str, *, timeout_s: float
+    ) -> AsyncGenerator[bytes]:
+        """Yield the documents' ids, one a piece."""
+        self.num_running += 1
+        try:
+            self._fail()
+            for number, key in enumerate(self._collection(collection)):
+                if number == self.error_after and number:
+                    raise RagError
+                yield key.encode()
+                await asyncio.sleep(self.delay_s)
+            yield b"end"
+        finally:
+            self.num_running -= 1
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        self._fail()
+        return Exported(collection, uri, len(self._collection(collection)), 0, 0)
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Take a document per line; refuse those that are longer than allowed."""
+        self._fail()
+        self.sources.append(source)
+        lines = source.splitlines() if isinstance(source, bytes) else []
+        bad = [i for i, line in enumerate(lines) if len(line) > max_document_bytes]
+        return Imported(
+            collection=collection,
+            num_rows=len(lines),
+            num_created=len(lines) - len(bad),
+            num_replaced=0,
+            num_unchanged=0,
+            num_chunks=0,
+            num_failed=len(bad),
+            errors=tuple(RowError(i, f"row{i}", "too large", "text") for i in bad),
+        )
+
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        self.scopes.append((scope, wait_s))
+        if scope.collection is not None:
+            self._collection(scope.collection)
+        erased = [ErasedPart("docs", "col_1", 2, 5)] if scope.tenant == "default" else []
+        places: dict[Place, str | None] = dict.fromkeys(PLACES, NOW if self.is_erased else None)
+        self.erasures["era_" + "0" * 32] = erasure = Erasure(
+            id="era_" + "0" * 32,
+            tenant=scope.tenant,
+            kind=scope.kind,
+            parts=tuple(erased),
+            places=places,
+            requested_at=NOW,
+            completed_at=NOW if self.is_erased else None,
+        )
+        return erasure
+
+    async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
+        erasure = self.erasures.get(erasure_id)
+        if erasure is None or erasure.tenant != tenant:
+            raise NotFound("there is no erasure with this id")
+        return erasure
+
+    async def maintain(self) -> None:
+        self.is_maintained = True
+        await asyncio.Event().wait()
+
     async def health(self, *, timeout_s: float) -> dict[str, bool]:
         if isinstance(self.error, RagError):
             raise self.error
@@ -232,15 +369,14 @@ class FakeGraph:
 
     def _collection(self, name: str) -> dict[str, Document]:
         if name not in self.stored:
-            raise CollectionNotFound("no collection has this name")
+            raise CollectionNotFound(f"collection {name!r} does not exist")
         return self.stored[name]
 
     def _info(self, name: str) -> CollectionInfo:
+        settings = self.settings.get(name, SETTINGS)
         return CollectionInfo(
             name=name,
-            description="",
-            embedding_model="fake-embedder",
-            dim=DIM,
+            **{one.name: getattr(settings, one.name) for one in dataclasses.fields(settings)},
             num_documents=len(self.stored[name]),
             num_chunks=len(self.stored[name]),
             sequence=len(self.stored[name]),
@@ -253,7 +389,7 @@ def _share(query: str, text: str) -> float:
     return sum(word in query.lower().split() for word in words) / len(words) if words else 0.0
 
 
-def _vector(text: str) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
-    digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:DIM], dtype=np.uint8)
+def _vector(text: str, dim: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:dim], dtype=np.uint8)
     vector = digest.astype(np.float32) + 1
     return vector / np.linalg.norm(vector)

@@ -56,8 +56,8 @@ async def test_models_list_everything_that_can_be_asked(
 ) -> None:
     graph.stored["docs"] = {}
     body = (await client.get("/v1/models")).json()
-    ids = ["fake-model", "second-model", "fake-embedder", "fake-reranker", "late-fusion"]
-    ids.append("rag/docs")
+    ids = ["fake-model", "second-model", "fake-embedder", "small-embedder", "fake-reranker"]
+    ids += ["late-fusion", "rag/docs"]
     assert [model["id"] for model in body["data"]] == ids
     assert (body["object"], body["has_more"]) == ("list", False)
     for model in body["data"]:

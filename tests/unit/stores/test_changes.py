@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from deployments.stores import changes as module
-from deployments.stores import documents
+from deployments.stores import writes
 from deployments.stores.changes import changes_since, head
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
@@ -65,7 +65,7 @@ def test_batches_are_bounded_and_whole(database: Database, monkeypatch: pytest.M
 
 
 def test_log_of_removals_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(documents, "LOG_LENGTH", 3)
+    monkeypatch.setattr(writes, "LOG_LENGTH", 3)
     for version in range(10):
         put(database, [doc("1", f"version {version}")])
     with database.read() as connection:

@@ -15,10 +15,13 @@ from deployments.errors import (
     InvalidRequest,
 )
 from deployments.stores.collections import CollectionStore
+from deployments.stores.content import BUILT_IN
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
-from deployments.types import Document, Segment
-from tests.unit.stores.material import DIM, MODEL, doc, embed, put
+from deployments.types import CollectionChanges, CollectionSettings, Document, Segment
+from tests.unit.stores.material import DIM, MODEL, ONLY_SQLITE, doc, embed, put
+
+SETTINGS = CollectionSettings(embedding_model=MODEL, dim=DIM)
 
 
 @pytest.fixture
@@ -163,6 +166,7 @@ def test_unknown_document_is_not_found(database: Database, store: DocumentStore,
             call("other", document_id)
 
 
+@ONLY_SQLITE
 def test_text_of_deleted_documents_is_wiped_from_the_database_file(
     database: Database, store: DocumentStore, database_url: str
 ):
@@ -185,7 +189,8 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
     text=storable,
     title=storable,
     metadata=st.dictionaries(
-        storable, scalars.filter(lambda x: x not in (float("inf"), -float("inf")))
+        storable.filter(lambda key: key not in BUILT_IN),
+        scalars.filter(lambda x: x not in (float("inf"), -float("inf"))),
     ),
 )
 def test_any_document_comes_back_as_it_was(
@@ -208,3 +213,75 @@ def test_brought_vectors_are_part_of_the_content(database: Database):
         statuses += [one.status for one in store.upsert("c", MODEL, [document], [embedded])]
     assert statuses == ["created", "replaced", "replaced", "unchanged"]
     assert store.get("c", "1").document.embedded is None
+
+
+def test_default_metadata_fills_what_a_document_leaves_out(
+    store: DocumentStore, database: Database
+):
+    collections = CollectionStore(database)
+    defaults = {"team": "a", "year": 2026}
+    collections.create("c", replace(SETTINGS, default_metadata=defaults))
+    put(database, [doc("1", year=1999, own=True), doc("2", team=None)])
+    assert store.get("c", "1").document.metadata == {"team": "a", "year": 1999, "own": True}
+    assert store.get("c", "2").document.metadata == {"team": None, "year": 2026}
+
+
+def test_new_defaults_are_for_documents_stored_from_then_on(
+    store: DocumentStore, database: Database
+):
+    collections = CollectionStore(database)
+    collections.create("c", SETTINGS)
+    documents = [doc("1"), doc("2", team="own")]
+    put(database, documents)
+    collections.update("c", CollectionChanges(default_metadata={"team": "a"}))
+    assert store.get("c", "1").document.metadata == {}
+    assert [one.status for one in put(database, documents)] == ["replaced", "unchanged"]
+    assert store.get("c", "1").document.metadata == {"team": "a"}
+    assert [one.status for one in put(database, documents)] == ["unchanged", "unchanged"]
+
+
+def test_subject_is_stored_and_a_new_one_replaces(store: DocumentStore, database: Database):
+    def of(subject: str | None) -> str:
+        (one,) = put(database, [replace(doc("1"), subject=subject)])
+        assert store.get("c", "1").document.subject == subject
+        return one.status
+
+    subjects = [None, "anna", "anna", "ben", None]
+    statuses = ["created", "replaced", "unchanged", "replaced", "replaced"]
+    assert [of(subject) for subject in subjects] == statuses
+
+
+def test_documents_are_listed_in_pages_by_id(store: DocumentStore, database: Database):
+    put(database, [replace(doc(f"d{n}", title=f"t{n}", n=n), subject="s") for n in range(7)])
+    put(database, [doc("other")], "t/c")
+    first = store.page("c", 3)
+    assert [(one.id, one.title, one.metadata) for one in first] == [
+        (f"d{n}", f"t{n}", {"n": n}) for n in range(3)
+    ]
+    assert (first[0].subject, first[0].num_chunks) == ("s", 1)
+    assert first[0].created_at == store.get("c", "d0").created_at
+    assert [one.id for one in store.page("c", 3, after="d4")] == ["d5", "d6"]
+    assert store.page("c", 3, after="d6") == []
+    assert [one.id for one in store.page("t/c", 3)] == ["other"]
+    with pytest.raises(CollectionNotFound):
+        store.page("x/c", 3)
+
+
+def test_write_for_another_metric_is_a_conflict(store: DocumentStore, database: Database):
+    CollectionStore(database).create("c", replace(SETTINGS, metric="dot"))
+    for metric, expected in (("dot", "created"), (None, "unchanged")):
+        (one,) = store.upsert("c", MODEL, [doc("1")], [embed("some text")], metric)
+        assert one.status == expected
+    with pytest.raises(Conflict):
+        store.upsert("c", MODEL, [doc("2")], [embed("some text")], "cosine")
+
+
+def test_write_that_may_not_create_needs_the_collection(store: DocumentStore, database: Database):
+    def write() -> str:
+        vectors = [embed("some text")]
+        return store.upsert("c", "", [doc("1")], vectors, may_create=False)[0].status
+
+    with pytest.raises(CollectionNotFound):
+        write()
+    CollectionStore(database).create("c", replace(SETTINGS, embedding_model=""))
+    assert write() == "created"

@@ -1,6 +1,7 @@
 import multiprocessing
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from deployments.errors import Conflict, InvalidRequest, NotFound, RagError, Una
 from deployments.stores import keys as module
 from deployments.stores.database import Database
 from deployments.stores.keys import BEARER, KeyStore
+from deployments.stores.pepper import pepper
 from tests.unit.stores.material import FORKSERVER
 
 
@@ -85,12 +87,11 @@ def test_no_hash_matches_the_one_of_unknown_ids(store: KeyStore, monkeypatch):
         store.verify(f"rs_{'0' * 32}_{'A' * 43}")
 
 
-def test_secret_is_not_in_the_files(store: KeyStore, database: Database, tmp_path: Path):
+def test_secret_is_not_in_the_files(store: KeyStore, database_bytes: Callable[[], bytes]):
     bearers = [store.create("x")[1] for _ in range(5)]
     for bearer in bearers:
         store.verify(bearer)
-    database.close()
-    stored = b"".join(file.read_bytes() for file in (tmp_path / "state").iterdir())
+    stored = database_bytes()
     assert b"keys" in stored
     for bearer in bearers:
         assert bearer.split("_", 2)[2].encode() not in stored
@@ -186,7 +187,7 @@ def test_damaged_pepper_is_said(store: KeyStore, database: Database, tmp_path: P
 
 
 def _first_pepper(folder: Path, results: multiprocessing.SimpleQueue) -> None:
-    results.put(module._pepper(folder / "pepper"))
+    results.put(pepper(folder))
 
 
 def test_processes_that_start_at_once_share_one_pepper(tmp_path: Path):
@@ -200,3 +201,16 @@ def test_processes_that_start_at_once_share_one_pepper(tmp_path: Path):
         process.join(30)
     assert len({results.get() for _ in processes}) == 1
     assert [file.name for file in tmp_path.iterdir()] == ["pepper"]
+
+
+def test_key_has_its_tenant(store: KeyStore):
+    key, bearer = store.create("x", tenant="acme")
+    other_key, other_bearer = store.create("y")
+    assert (store.verify(bearer), store.recall(bearer)) == (key, key)
+    assert (key.tenant, store.verify(other_bearer).tenant) == ("acme", "default")
+    assert [one.tenant for one in store.list()] == ["acme", "default"]
+    assert store.revoke(key.id).tenant == "acme"
+    with pytest.raises(InvalidRequest) as caught:
+        store.create("z", tenant="a/b")
+    assert caught.value.param == "tenant"
+    assert other_key.tenant == "default"

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, DocumentNotFound
-from deployments.stores import changes, dense, documents
+from deployments.stores import changes, dense, writes
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
@@ -135,7 +135,7 @@ class Replicas(RuleBasedStateMachine):
 def test_replicas_find_what_is_stored(monkeypatch):
     monkeypatch.setattr(changes, "MAX_ROWS", 3)
     monkeypatch.setattr(dense, "MIN_DEAD_ROWS", 4)
-    monkeypatch.setattr(documents, "LOG_LENGTH", 3)
+    monkeypatch.setattr(writes, "LOG_LENGTH", 3)
     run_state_machine_as_test(
         Replicas,
         settings=settings(max_examples=10, stateful_step_count=25, deadline=None),

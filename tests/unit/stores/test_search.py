@@ -5,15 +5,15 @@ import pytest
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, InvalidRequest, StoreUnavailable
-from deployments.stores import documents
 from deployments.stores import search as module
+from deployments.stores import writes
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.follower import Follower
 from deployments.stores.search import Searcher
 from deployments.types import Condition, ScoredChunk, SearchRequest
-from tests.unit.stores.material import DIM, MODEL, doc, put, settings, vector
+from tests.unit.stores.material import DIM, MODEL, ONLY_SQLITE, doc, put, settings, vector
 
 MODES = ("dense", "lexical", "hybrid")
 
@@ -183,7 +183,7 @@ def test_collection_made_again_unnoticed_is_another_one(database: Database, sear
 def test_follower_behind_the_log_starts_anew(
     database: Database, searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(documents, "LOG_LENGTH", 2)
+    monkeypatch.setattr(writes, "LOG_LENGTH", 2)
     put(database, [doc("1"), doc("2")])
     find(searcher)
     (old,) = searcher.followers.all()
@@ -268,6 +268,7 @@ def test_index_that_disagrees_with_the_database_is_built_again(
     assert {chunk.text for chunk in find(searcher)} == {"some text", "new text"}
 
 
+@ONLY_SQLITE
 def test_search_reads_the_database_twice(database: Database, searcher: Searcher):
     put(database, [doc("1")])
     find(searcher)
@@ -282,6 +283,19 @@ def test_vectors_survive_the_database_bit_for_bit(database: Database, searcher: 
     put(database, [doc("1")])
     find(searcher)
     (follower,) = searcher.followers.all()
-    assert follower.num_bytes == DIM * 4 + 8 + 1  # the vector, its number, its bit
+    assert follower.num_vector_bytes == DIM * 4 + 8 + 1  # the vector, its number, its bit
     (stored,) = follower._indexes.dense.frozen().view.vectors(slice(None))
     assert np.array_equal(stored, vector("some text"))
+
+
+def test_tenants_collections_of_one_name_are_searched_apart(database: Database):
+    searcher = Searcher(database, RetrieverArgs())
+    for path in ("c", "acme/c", "beta/c"):
+        put(database, [doc("1", f"of {path}")], path)
+    for path in ("c", "acme/c", "beta/c"):
+        request = SearchRequest(collection=path, query="of", top_k=9, min_score=-1)
+        chunks = searcher.search(request, vector("of"), MODEL)
+        assert [chunk.text for chunk in chunks] == [f"of {path}"]
+    for path in ("gamma/c", "default/c", "acme/c/c"):
+        with pytest.raises(CollectionNotFound):
+            searcher.search(SearchRequest(collection=path, query="of"), vector("of"), MODEL)

@@ -1,0 +1,237 @@
+"""The graph as one tenant sees it: its own collections, under the names that it gave them.
+
+Inside, a collection is addressed by its path (``stores/paths.py``). This is the only place that
+makes paths of a caller's names, and names of paths again: routes get no other graph than this one.
+So a foreign collection is one that does not exist, in every answer and to the byte.
+"""
+
+import dataclasses
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+
+from deployments.errors import CollectionNotFound, RagError
+from deployments.ingress.graph import Graph
+from deployments.stores.content import is_collection_name
+from deployments.stores.paths import path_of
+from deployments.types import (
+    AnswerEvent,
+    CollectionChanges,
+    CollectionInfo,
+    CollectionSettings,
+    Document,
+    DocumentInfo,
+    EmbeddedText,
+    Erasure,
+    ErasureScope,
+    Exported,
+    GenerationRequest,
+    Imported,
+    IndexedDocument,
+    IndexStats,
+    Relevance,
+    Retrieval,
+    ScoredChunk,
+    SearchRequest,
+    StoredDocument,
+    Vectors,
+    VectorSpace,
+)
+
+
+class TenantGraph:
+    """Every capability of a `Graph` that routes have; what each does, that class says."""
+
+    def __init__(self, graph: Graph, tenant: str) -> None:
+        self._graph = graph
+        self._tenant = tenant
+
+    @property
+    def generation_models(self) -> Sequence[str]:
+        """Return the ids of the loaded generation models, the default one first."""
+        return self._graph.generation_models
+
+    @property
+    def embedding_models(self) -> Sequence[str]:
+        """Return the ids of the loaded embedding models, the default one first."""
+        return self._graph.embedding_models
+
+    @property
+    def reranking_models(self) -> Sequence[str]:
+        """Return the ids of what can rerank, the default first."""
+        return self._graph.reranking_models
+
+    async def generate(
+        self, request: GenerationRequest, *, timeout_s: float
+    ) -> AsyncGenerator[AnswerEvent]:
+        """Yield the events of an answer from the model alone."""
+        async with aclosing(self._graph.generate(request, timeout_s=timeout_s)) as events:  # type: ignore[type-var]
+            async for event in events:
+                yield event
+
+    async def answer(
+        self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
+    ) -> AsyncGenerator[AnswerEvent]:
+        """Yield the events of an answer from a collection."""
+        with self._path(retrieval.collection) as path:
+            inside = dataclasses.replace(retrieval, collection=path)
+            answering = self._graph.answer(request, inside, timeout_s=timeout_s)
+            async with aclosing(answering) as events:  # type: ignore[type-var]
+                async for event in events:
+                    yield event
+
+    async def embed(
+        self, texts: Sequence[str], *, model: str, timeout_s: float
+    ) -> tuple[Vectors, list[int]]:
+        """Return one vector and the number of tokens per text."""
+        return await self._graph.embed(texts, model=model, timeout_s=timeout_s)
+
+    async def dim(self, model: str, *, timeout_s: float) -> int:
+        """Return the length of an embedding model's vectors."""
+        return await self._graph.dim(model, timeout_s=timeout_s)
+
+    async def vectorize(
+        self, texts: Sequence[str], *, model: str, overlap_tokens: int | None, timeout_s: float
+    ) -> list[EmbeddedText]:
+        """Return each text's segments and their vectors."""
+        return await self._graph.vectorize(
+            texts, model=model, overlap_tokens=overlap_tokens, timeout_s=timeout_s
+        )
+
+    async def space(self, collection: str, *, timeout_s: float) -> VectorSpace:
+        """Return what a collection's vectors are now, or will be if indexing creates it."""
+        with self._path(collection) as path:
+            return await self._graph.space(path, timeout_s=timeout_s)
+
+    async def index(
+        self, collection: str, documents: Sequence[Document], *, timeout_s: float
+    ) -> list[IndexedDocument]:
+        """Segment, embed and store documents."""
+        with self._path(collection) as path:
+            return await self._graph.index(path, documents, timeout_s=timeout_s)
+
+    async def search(
+        self, request: SearchRequest, *, timeout_s: float, is_reranked: bool = False
+    ) -> list[ScoredChunk]:
+        """Return matching chunks, best first."""
+        with self._path(request.collection) as path:
+            inside = dataclasses.replace(request, collection=path)
+            return await self._graph.search(inside, timeout_s=timeout_s, is_reranked=is_reranked)
+
+    async def rerank(
+        self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
+    ) -> Relevance:
+        """Return one score in [0, 1] per text, in order."""
+        return await self._graph.rerank(query, texts, model=model, timeout_s=timeout_s)
+
+    async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
+        """Return every collection of the tenant, by name."""
+        found = await self._graph.collections(self._tenant, timeout_s=timeout_s)
+        return [self._own(info) for info in found]
+
+    async def create_collection(
+        self, name: str, settings: CollectionSettings, *, timeout_s: float
+    ) -> CollectionInfo:
+        """Create a collection; raises Conflict when the tenant has one of this name."""
+        with self._path(name) as path:
+            info = await self._graph.create_collection(path, settings, timeout_s=timeout_s)
+        return self._own(info)
+
+    async def collection(self, name: str, *, timeout_s: float) -> CollectionInfo:
+        """Return one collection."""
+        with self._path(name) as path:
+            return self._own(await self._graph.collection(path, timeout_s=timeout_s))
+
+    async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
+        """Return what each replica that has the collection in memory holds of its vectors."""
+        with self._path(name) as path:
+            return await self._graph.index_stats(path, timeout_s=timeout_s)
+
+    async def update_collection(
+        self, name: str, changes: CollectionChanges, *, timeout_s: float
+    ) -> CollectionInfo:
+        """Change a collection's settings, and return it."""
+        with self._path(name) as path:
+            info = await self._graph.update_collection(path, changes, timeout_s=timeout_s)
+        return self._own(info)
+
+    async def delete_collection(self, name: str, *, timeout_s: float) -> None:
+        """Delete a collection with all its documents."""
+        with self._path(name) as path:
+            await self._graph.delete_collection(path, timeout_s=timeout_s)
+
+    async def documents(
+        self, collection: str, *, limit: int, after: str, timeout_s: float
+    ) -> list[DocumentInfo]:
+        """Return up to `limit` documents by id, those with an id greater than `after`."""
+        with self._path(collection) as path:
+            return await self._graph.documents(path, limit=limit, after=after, timeout_s=timeout_s)
+
+    async def document(
+        self, collection: str, document_id: str, *, timeout_s: float
+    ) -> StoredDocument:
+        """Return a stored document with its text."""
+        with self._path(collection) as path:
+            return await self._graph.document(path, document_id, timeout_s=timeout_s)
+
+    async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
+        """Delete a document."""
+        with self._path(collection) as path:
+            await self._graph.delete_document(path, document_id, timeout_s=timeout_s)
+
+    async def export_collection(
+        self, collection: str, *, timeout_s: float
+    ) -> AsyncGenerator[bytes]:
+        """Yield a Parquet file with one state of a collection."""
+        with self._path(collection) as path:
+            async with aclosing(self._graph.export_collection(path, timeout_s=timeout_s)) as pieces:
+                async for piece in pieces:
+                    yield piece
+
+    async def export_to(self, collection: str, uri: str, *, timeout_s: float) -> Exported:
+        """Write a collection to a file in the tenant's folder below a root."""
+        with self._path(collection) as path:
+            exported = await self._graph.export_to(path, uri, timeout_s=timeout_s)
+            return dataclasses.replace(exported, collection=collection)
+
+    async def import_collection(
+        self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
+    ) -> Imported:
+        """Store the rows of a Parquet file, or of one in the tenant's folder below a root."""
+        with self._path(collection) as path:
+            imported = await self._graph.import_collection(
+                path, source, max_document_bytes=max_document_bytes, timeout_s=timeout_s
+            )
+            return dataclasses.replace(imported, collection=collection)
+
+    async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
+        """Erase documents of the tenant's."""
+        inside = dataclasses.replace(scope, tenant=self._tenant)
+        if scope.collection is None:
+            return await self._graph.erase(inside, wait_s=wait_s, timeout_s=timeout_s)
+        with self._path(scope.collection) as path:
+            inside = dataclasses.replace(inside, collection=path)
+            return await self._graph.erase(inside, wait_s=wait_s, timeout_s=timeout_s)
+
+    async def erasure(self, erasure_id: str, *, timeout_s: float) -> Erasure:
+        """Return a receipt of the tenant's."""
+        return await self._graph.erasure(self._tenant, erasure_id, timeout_s=timeout_s)
+
+    @contextmanager
+    def _path(self, name: str) -> Iterator[str]:
+        """Lend the path of the tenant's collection; errors that name it say the caller's name.
+
+        Raises:
+            CollectionNotFound: no collection can have this name: it may be a path, too.
+        """
+        if not is_collection_name(name):
+            raise CollectionNotFound("no collection can have this name")
+        path = path_of(self._tenant, name)
+        try:
+            yield path
+        except RagError as error:
+            error.message = error.message.replace(path, name)
+            raise
+
+    def _own(self, info: CollectionInfo) -> CollectionInfo:
+        """Return what a collection is, under the tenant's name for it."""
+        return dataclasses.replace(info, name=info.name.rpartition("/")[2])

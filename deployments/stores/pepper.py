@@ -1,0 +1,24 @@
+"""The secret of an installation that its keyed hashes are made with; without it no key works."""
+
+import secrets
+from pathlib import Path
+
+from deployments.errors import RagError
+from deployments.stores.secretfile import create_secret
+
+NUM_BYTES = 32
+
+
+def pepper(state_path: Path) -> bytes:
+    """Return the 32 bytes, created at the first call: processes that start at once get the same.
+
+    Raises:
+        RagError: the file is damaged.
+    """
+    path = state_path / "pepper"
+    if not path.exists():
+        create_secret(path, secrets.token_bytes(NUM_BYTES))
+    found = path.read_bytes()
+    if len(found) != NUM_BYTES:
+        raise RagError(f"{path.name} in the state folder is damaged: no key can be checked")
+    return found
