@@ -71,8 +71,8 @@ def _between(
     b, c, d = (view.vectors(near[:, size * part // 4]) for part in (1, 2, 3))
     queries: NDArray[np.float32] = (stored + b + c - d) / 2
     if view.codec.metric == "cosine":
-        norms = np.linalg.norm(queries, axis=1, keepdims=True).astype(np.float32)
-        queries = np.where(norms > 0, queries / np.where(norms > 0, norms, np.float32(1)), stored)
+        norms = np.linalg.norm(queries, axis=1, keepdims=True)
+        queries = np.divide(queries, norms, out=stored.copy(), where=norms > 0)
     return np.ascontiguousarray(queries, dtype=np.float32)
 
 
