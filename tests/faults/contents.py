@@ -10,7 +10,9 @@ from deployments.config import RetrieverArgs
 from deployments.errors import Unauthenticated
 from deployments.stores import schema
 from deployments.stores.database import Database
+from deployments.stores.folders import LocalFolder
 from deployments.stores.keys import KeyStore
+from deployments.stores.restore import read_manifest
 from deployments.stores.search import Searcher
 from deployments.stores.tokens import tokens
 from deployments.types import SearchRequest
@@ -32,7 +34,9 @@ def contents(url: str, state: Path) -> Contents:
             if "bucket" not in columns:
                 return {"revision": "0001"}
             stored = {"collections": _collections(connection), "keys": _keys(connection)}
-        return stored | {"admin key works": _works(database, state)}
+            stored["erasures"] = sorted(connection.scalars(select(schema.erasures.c.kind)))
+            stored["suppressed"] = sorted(connection.scalars(select(schema.suppressions.c.digest)))
+        return stored | {"admin key works": _works(database, state), "backup": _backup(state)}
     finally:
         database.close()
 
@@ -89,6 +93,15 @@ def _works(database: Database, state: Path) -> bool:
         return KeyStore(database, state).verify(path.read_text().strip()).is_admin
     except Unauthenticated:
         return False
+
+
+def _backup(state: Path) -> list[tuple[str, int | None]] | None:
+    """Return what a published backup holds, None where there is none; one with damage raises."""
+    if not (state / "backup").exists():
+        return None
+    return [
+        (file.name, file.num_rows) for file in read_manifest(LocalFolder(state / "backup")).files
+    ]
 
 
 def check_search(url: str, stored: Contents) -> None:

@@ -5,25 +5,31 @@ it did stays when it has returned.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from alembic import command
 
 from deployments.config import Settings
-from deployments.stores import migrations
+from deployments.stores.backup import back_up
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
+from deployments.stores.erasures import ErasureStore
 from deployments.stores.first_key import first_admin_key
+from deployments.stores.folders import LocalFolder
 from deployments.stores.keys import KeyStore, open_keys
-from deployments.stores.migrations import migrate
-from deployments.stores.sql_errors import translated
-from deployments.types import Document
+from deployments.stores.migrations import alembic_config, migrate
+from deployments.stores.pepper import pepper
+from deployments.stores.restore import read_manifest, restore
+from deployments.stores.sql_errors import files_translated, translated
+from deployments.types import Condition, Document, ErasureScope
 from tests.unit.stores.material import doc, put, settings
 
 SIZE = 24
 MANY = 80
+BACKUP = "backup"
 
 
 class Stores:
@@ -58,6 +64,21 @@ class Stores:
     def drop(self, name: str) -> None:
         CollectionStore(self.database).delete(name)
 
+    def erase(self, **scope: Any) -> None:
+        erasures = ErasureStore(self.database, pepper(self.state))
+        erasures.erase(ErasureScope(tenant="default", **scope))
+
+    def back_up(self) -> None:
+        with files_translated():  # as the command does
+            folder = LocalFolder(self.state / BACKUP, is_new=True)
+            back_up(self.database, folder, pepper(self.state), lambda *_: None)
+            folder.publish()
+
+    def restore(self) -> None:
+        folder = LocalFolder(self.state / BACKUP)
+        manifest = read_manifest(folder)
+        restore(self.database, folder, manifest, is_replaced=True, progress=lambda *_: None)
+
     def execute(self, statement: str) -> None:
         """Run a statement of SQLite outside any transaction."""
         with translated(), self.database._driver_connection() as connection:
@@ -91,6 +112,7 @@ def fill(stores: Stores) -> None:
     stores.put(*(named(f"old{i}", year=2000 + i) for i in range(12)))
     stores.put(*(named(f"other{i}") for i in range(3)), collection="other")
     stores.put(named("old0", 1), named("gone", 1, 20))
+    stores.put(*(replace(named(f"person{i}"), subject="person") for i in range(2)))
     stores.delete("gone")
     stores.close()  # folds the log into the file
 
@@ -104,7 +126,7 @@ def prepare(base: str, url: str, state: Path) -> None:
     if base == "first":
         database = Database(url)
         with database.migration() as connection:
-            command.downgrade(migrations._config(connection), "0001")
+            command.downgrade(alembic_config(connection), "0001")
         database.close()
 
 
@@ -131,6 +153,16 @@ OPERATIONS: dict[str, Operation] = {
     "delete, then store again": Operation(
         (lambda s: s.delete("old8"), lambda s: s.put(named("old8", 3)))
     ),
+    "erase documents": Operation((lambda s: s.erase(collection="c", document_ids=("old3",)),)),
+    "erase by a filter": Operation(
+        (lambda s: s.erase(collection="c", filter=Condition("year", "gte", 2006)),)
+    ),
+    "erase a person": Operation((lambda s: s.erase(subject="person"),)),
+    "erase a collection": Operation((lambda s: s.erase(collection="c"),)),
+    "back up": Operation((lambda s: s.back_up(),)),
+    "back up, then restore": Operation(
+        (lambda s: s.back_up(), lambda s: s.delete("old1"), lambda s: s.restore())
+    ),
     "create a key": Operation((lambda s: s.keys.create("new"),)),
     "revoke a key": Operation((lambda s: s.keys.revoke(_key_named(s, "reader")),)),
     "write the first key": Operation(
@@ -147,7 +179,7 @@ OPERATIONS: dict[str, Operation] = {
             lambda s: s.execute("PRAGMA wal_checkpoint(TRUNCATE)"),
         )
     ),
-    "vacuum": Operation((lambda s: s.delete("old9"), lambda s: s.execute("VACUUM"))),
+    "vacuum": Operation((lambda s: s.delete("old9"), lambda s: s.database.vacuum())),
     "recover": Operation((lambda s: s.database.check(), lambda s: s.close())),
     "close": Operation((lambda s: s.put(*many(1)[:30]), lambda s: s.close())),
 }

@@ -13,7 +13,7 @@ from tests.faults.operations import OPERATIONS
 from tests.faults.process import Disturber, Mode
 from tests.faults.recovery import Scene
 
-EVERYDAY_POINTS = 4
+EVERYDAY_POINTS = 3
 EVERYDAY_DOUBLE_POINTS = 2
 DEEP = 5
 """One point in so many is also searched, and its operation ended; every one is compared whole."""
