@@ -1,5 +1,5 @@
 # `make` prints the targets. A machine needs Python 3.11, git and make; everything else is brought
-# here by pip, into .venv.
+# here by pip, into .venv; what the tests need from Debian is installed by tests/servers/install.
 
 PYTHON ?= python3.11
 VENV ?= .venv
@@ -18,7 +18,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help install install-dev serve test fmt lint typecheck test-unit test-integration \
-	test-e2e test-chaos bench clean
+	test-e2e test-chaos test-faults servers bench clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -64,7 +64,10 @@ lint: install-dev ## Check format, lint rules and the direction of imports
 typecheck: install-dev ## Check types
 	$(BIN)/mypy
 
-test-unit: install-dev ## Tests without a cluster
+servers: ## Install PostgreSQL and a C compiler for the tests, where missing
+	@tests/servers/install
+
+test-unit: install-dev servers ## Tests without a cluster
 	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
 test-integration: install-dev ## Tests on a real local Ray with fake engines
@@ -73,8 +76,11 @@ test-integration: install-dev ## Tests on a real local Ray with fake engines
 test-e2e: install-dev ## Tests of the default application over HTTP, with the real models
 	$(BIN)/pytest tests/e2e $(PYTEST_ARGS)
 
-test-chaos: install-dev ## Tests that kill processes while requests run
+test-chaos: install-dev servers ## Tests that kill processes while requests run
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
+
+test-faults: install-dev servers ## Every crash point, power loss, kill and damage (half an hour)
+	RAGSERVE_TEST_FAULTS=all $(BIN)/pytest tests/unit/stores/test_faults_*.py tests/chaos/test_store_*.py $(PYTEST_ARGS)
 
 bench: install-dev ## Measure against the limits of this machine
 	@for script in $$(grep -l '^if __name__' tests/bench/*.py); do \

@@ -53,6 +53,7 @@ def restore(
     """Restore a backup, after every file of it has been checked; all of it, or nothing.
 
     No cluster may be up on the state folder. Keys work again as they did at the time of the backup.
+    What this installation has erased since then stays erased.
 
     Examples:
       ragserve restore /mnt/backups/2026-11-22
@@ -64,6 +65,7 @@ def restore(
         from deployments.stores.restore import read_manifest, read_pepper
         from deployments.stores.restore import restore as put_back
         from deployments.stores.secretfile import write_secret
+        from deployments.stores.suppressions import Suppressions
 
         if not is_alone:
             raise OperatorError("a cluster is up on this state folder: `ragserve down` first")
@@ -71,7 +73,9 @@ def restore(
         manifest = read_manifest(folder)
         pepper = read_pepper(folder, manifest)
         _check_pepper(state, pepper, replace)
-        put_back(database, folder, manifest, is_replaced=replace, progress=show)
+        own = state.path / "pepper"
+        erased = [Suppressions(own.read_bytes()).carry] if own.exists() else []
+        put_back(database, folder, manifest, is_replaced=replace, progress=show, carried=erased)
         if pepper is not None:
             write_secret(state.path / "pepper", pepper)
     _say(f"restored the state of {manifest.created_at} from {place}")

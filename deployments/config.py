@@ -95,11 +95,12 @@ class RetrieverArgs(Args):
     replicas_per_collection: int = Field(
         default=2, ge=1, le=64, description="of each shard, where it has more"
     )
-    max_collections_in_memory: int = Field(default=64, ge=1)
+    max_collections_in_memory: int = Field(default=10_000, ge=1)
+    memory_budget_mb: int = Field(default=4096, ge=16, description="of all indexes of a replica")
     rrf_k: int = Field(default=2, ge=1, le=1000, description="constant of rank fusion")
-    candidates: int = Field(default=50, ge=1, le=1000, description="hits of each kind to fuse")
     """The usual 60 weighs the first and the twentieth of a ranking almost alike, so that a ranking
     with little to say spoils the other. Source: `tests/bench/quality.py --grid`."""
+    candidates: int = Field(default=50, ge=1, le=1000, description="hits of each kind to fuse")
 
 
 class IngressArgs(Args):

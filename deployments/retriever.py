@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -21,13 +22,15 @@ from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.erasures import ErasureStore
+from deployments.stores.loads import Loads
 from deployments.stores.locations import locations_of
+from deployments.stores.maintenance import Maintenance
 from deployments.stores.migrations import migrate
 from deployments.stores.mover import NUM_MOVERS, Mover
 from deployments.stores.parquet_rows import Limits
 from deployments.stores.pepper import pepper
 from deployments.stores.rankings import ShardRankings
-from deployments.stores.search import Searcher
+from deployments.stores.search import NotLoaded, Searcher
 from deployments.stores.transfers import Transfers
 from deployments.types import (
     CollectionChanges,
@@ -41,6 +44,7 @@ from deployments.types import (
     Exported,
     Imported,
     IndexedDocument,
+    IndexStats,
     Metric,
     Place,
     ScoredChunk,
@@ -55,6 +59,12 @@ T = TypeVar("T")
 NUM_READERS = 4
 """Threads that search and read: FAISS, tantivy and SQLite all release the interpreter's lock."""
 
+NUM_LOADERS = 4
+"""Threads that bring collections into memory; as many large ones at once."""
+
+MAX_TRIES = 3
+"""How often a search waits until its collection is loaded, before it loads it itself."""
+
 NUM_WRITERS = 2
 """Threads that write: SQLite takes one writer at a time, and readers must not queue behind it."""
 
@@ -66,6 +76,14 @@ class RetrieverStats:
     num_collections: int
     num_chunks: int
     num_vector_bytes: int
+    num_bytes: int = 0
+    """Of all indexes: vectors, words (files that are mapped included) and metadata."""
+    is_over_budget: bool = False
+    """One collection alone takes more than the budget."""
+    num_evicted: int = 0
+    num_snapshots_saved: int = 0
+    num_snapshots_loaded: int = 0
+    num_snapshots_refused: int = 0
 
 
 class Retriever:
@@ -83,17 +101,33 @@ class Retriever:
         """
         settings = Settings()
         migrate(settings.database)
-        num_threads = NUM_READERS + NUM_WRITERS + NUM_MOVERS
-        self._database = Database(settings.database, pool_size=num_threads + 1)
+        num_threads = NUM_READERS + NUM_WRITERS + NUM_LOADERS + NUM_MOVERS
+        self._database = Database(settings.database, pool_size=num_threads + 2)
         self._collections = CollectionStore(self._database)
         self._documents = DocumentStore(self._database)
         self._erasures = ErasureStore(self._database, pepper(settings.state_path))
         self._vacuuming = asyncio.Lock()
         self._next_vacuum: asyncio.Task[None] | None = None
-        self._searcher = Searcher(self._database, args, shard)
+        self._searcher = Searcher(self._database, args, shard, settings.state_path)
+        self._maintenance = Maintenance(self._searcher, self._database)
         self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "retriever-write")
+        self._loaders = ThreadPoolExecutor(NUM_LOADERS, "retriever-load")
         self._mover = Mover(Transfers(self._database, locations_of(settings.transfer_roots)))
+        self._loads = Loads(self._searcher.load, self._loaders)
+        self._maintenance.start()
+
+    def close(self) -> None:
+        """Stop the maintenance, and remove this replica's working files."""
+        self._maintenance.close()
+        for threads in (self._readers, self._writers, self._loaders):
+            threads.shutdown(wait=False, cancel_futures=True)
+        self._searcher.close()
+
+    def __del__(self) -> None:
+        """Close; Serve calls this when it stops a replica."""
+        if hasattr(self, "_loads"):  # not when the database did not answer
+            self.close()
 
     async def upsert(
         self,
@@ -138,7 +172,8 @@ class Retriever:
         query = None
         if embedded_query is not None:
             query = _query_vector(embedded_query[0])
-        return await self._read(lambda: self._searcher.search(request, query, embedding_model))
+        search = partial(self._searcher.search, request, query, embedding_model)
+        return await self._when_loaded(request.collection, search)
 
     async def rankings(
         self,
@@ -150,7 +185,8 @@ class Retriever:
         query = None
         if embedded_query is not None:
             query = _query_vector(embedded_query[0])
-        return await self._read(lambda: self._searcher.rankings(request, query, embedding_model))
+        rank = partial(self._searcher.rankings, request, query, embedding_model)
+        return await self._when_loaded(request.collection, rank)
 
     async def collections(self, tenant: str | None = None) -> list[CollectionInfo]:
         """Return every collection of a tenant, or of all, by name."""
@@ -234,16 +270,44 @@ class Retriever:
 
     async def stats(self) -> RetrieverStats:
         """Return what this replica holds in memory."""
-        followers = self._searcher.followers.all()
+        held, snapshots = self._searcher.followers, self._searcher.snapshots
+        followers = held.all()
+        assert snapshots is not None
         return RetrieverStats(
             num_collections=len(followers),
             num_chunks=sum(follower.num_chunks for follower in followers),
-            num_vector_bytes=sum(follower.num_bytes for follower in followers),
+            num_vector_bytes=sum(follower.num_vector_bytes for follower in followers),
+            num_bytes=held.num_bytes,
+            is_over_budget=held.is_over_budget,
+            num_evicted=held.num_evicted,
+            num_snapshots_saved=snapshots.num_saved,
+            num_snapshots_loaded=snapshots.num_loaded,
+            num_snapshots_refused=snapshots.num_refused,
         )
+
+    async def purge(self, collection_ids: list[str]) -> None:
+        """Let go of everything older than these collections' epochs; see `Maintenance.purge`."""
+        for collection_id in collection_ids:  # not in the threads that others wait for
+            await asyncio.to_thread(self._maintenance.purge, collection_id)
+
+    async def index_stats(self, name: str) -> IndexStats | None:
+        """Return what this replica holds of a collection's vectors; None: not in memory."""
+        follower = self._searcher.followers.known(name)
+        return None if follower is None else await self._read(follower.index_stats)
 
     async def check_health(self) -> None:
         """Raise StoreUnavailable unless the database answers."""
         await self._read(self._database.check)
+
+    async def _when_loaded(self, collection: str, search: Callable[..., T]) -> T:
+        """Search; while the collection is not in memory, wait without a thread until it is."""
+        for _ in range(MAX_TRIES):
+            try:
+                return await self._read(partial(search, may_load=False))
+            except NotLoaded:
+                await self._loads.load(collection)
+        loop = asyncio.get_running_loop()  # it is dropped as soon as it is loaded
+        return await loop.run_in_executor(self._loaders, search)
 
     async def _read(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._readers, work)

@@ -24,6 +24,7 @@ from deployments.types import (
     Exported,
     Imported,
     IndexedDocument,
+    IndexStats,
     Relevance,
     ScoredChunk,
     SearchRequest,
@@ -131,6 +132,11 @@ class Corpus:
     ) -> CollectionInfo:
         """Create a collection; raises Conflict when the name is taken."""
         return await self._retrieve("create_collection", timeout_s, name, settings)
+
+    async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
+        """Return what each replica that has the collection in memory holds of its vectors."""
+        held = await self._shards.ask_all("index_stats", name, deadline=Deadline(timeout_s))
+        return [one for one in held if one is not None]
 
     async def update_collection(
         self, name: str, changes: CollectionChanges, *, timeout_s: float

@@ -43,7 +43,9 @@ class Erasing:
             RagError: nothing was erased, or whether it was is not known; safe to repeat.
         """
         erasure: Erasure = await self._shards.ask("erase", scope, deadline=deadline)
-        await asyncio.wait([self._begin(erasure)], timeout=wait_s)
+        work = self._begin(erasure)
+        if wait_s > 0:  # with none, uvloop would wait for ever
+            await asyncio.wait([work], timeout=wait_s)
         return await self.receipt(erasure.tenant, erasure.id, deadline)
 
     async def receipt(self, tenant: str, erasure_id: str, deadline: Deadline) -> Erasure:

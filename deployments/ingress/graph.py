@@ -17,6 +17,7 @@ from deployments.types import (
     GenerationRequest,
     Imported,
     IndexedDocument,
+    IndexStats,
     Relevance,
     Retrieval,
     ScoredChunk,
@@ -109,6 +110,10 @@ class Graph(Protocol):
         self, name: str, settings: CollectionSettings, *, timeout_s: float
     ) -> CollectionInfo:
         """Create a collection; raises Conflict when the name is taken."""
+        ...
+
+    async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
+        """Return what each replica that has the collection in memory holds of its vectors."""
         ...
 
     async def update_collection(

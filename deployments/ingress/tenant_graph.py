@@ -27,6 +27,7 @@ from deployments.types import (
     GenerationRequest,
     Imported,
     IndexedDocument,
+    IndexStats,
     Relevance,
     Retrieval,
     ScoredChunk,
@@ -139,6 +140,11 @@ class TenantGraph:
         """Return one collection."""
         with self._path(name) as path:
             return self._own(await self._graph.collection(path, timeout_s=timeout_s))
+
+    async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
+        """Return what each replica that has the collection in memory holds of its vectors."""
+        with self._path(name) as path:
+            return await self._graph.index_stats(path, timeout_s=timeout_s)
 
     async def update_collection(
         self, name: str, changes: CollectionChanges, *, timeout_s: float

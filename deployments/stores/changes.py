@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, select, tuple_
+from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, func, select, tuple_
 
 from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.collections import not_found
 from deployments.stores.content import BUILT_IN
+from deployments.stores.damage import check_chunk, sound_metadata
 from deployments.stores.paths import parts_of
 from deployments.types import IndexSettings, Metric, Vectors
 
@@ -36,6 +37,12 @@ HEAD = select(
 ).where(
     schema.collections.c.tenant == bindparam("tenant"),
     schema.collections.c.name == bindparam("name"),
+)
+
+HEADS = select(
+    *schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"],
+    *schema.collections.c["metric", "epoch"],
+    cast(schema.collections.c.index_settings, Text),
 )
 
 
@@ -72,9 +79,30 @@ def head(ask: Ask, collection: str) -> Head:
     parts = parts_of(collection)
     rows = ask(HEAD, {"tenant": parts[0], "name": parts[1]}) if parts else ()
     for row in rows:
-        found: Head = Head(*row)
-        return replace(found, index=IndexSettings(**json.loads(row[-1])))
+        return _head(row)
     raise not_found(collection)
+
+
+def heads(ask: Ask) -> dict[str, Head]:
+    """Return where the log of every collection stands, by its id."""
+    return {row[0]: _head(row) for row in ask(HEADS, {})}
+
+
+def _head(row: Any) -> Head:
+    found: Head = Head(*row)
+    return replace(found, index=IndexSettings(**json.loads(row[-1])))
+
+
+def totals(connection: Connection, head: Head, shard: Shard) -> tuple[int, int]:
+    """Return how many chunks a shard has, and the sum of their numbers."""
+    chunks, buckets = schema.chunks, shard.buckets
+    statement = select(func.count(), func.coalesce(func.sum(chunks.c.number), 0)).where(
+        chunks.c.collection_id == head.id
+    )
+    if shard.total > 1:
+        statement = statement.where(chunks.c.bucket.between(buckets.start, buckets.stop - 1))
+    count, total = connection.execute(statement).one()
+    return int(count), int(total)
 
 
 def changes_since(
@@ -112,8 +140,9 @@ def _added(connection: Connection, head: Head, sequence: int, shard: Shard) -> I
     statement = (
         select(
             *order,
-            *chunks.c["vector", "text", "document_id"],
+            *chunks.c["id", "vector", "text", "document_id", "start", "end", "checksum"],
             *documents.c["title", "created_at", "updated_at"],
+            documents.c.checksum.label("document_checksum"),
             cast(documents.c.metadata, Text).label("metadata"),
         )
         .join(documents)
@@ -142,6 +171,9 @@ def _removals(rows: Rows, dim: int) -> Changes:
 
 
 def _additions(rows: Rows, dim: int, last: Owner | None) -> Changes:
+    for row in rows:
+        place = (row.number, row.id, row.document_id, row.start, row.end)
+        check_chunk(*place, row.text, row.vector, row.checksum)
     numbers = np.fromiter((row.number for row in rows), dtype=np.int64, count=len(rows))
     vectors = np.frombuffer(b"".join(row.vector for row in rows), dtype="<f4")
     texts = tuple(f"{row.title}\n{row.text}" for row in rows)
@@ -159,7 +191,9 @@ def _documents(
         owner = _owner(row)
         if owner != last:
             built_in = (row.document_id, row.title, row.created_at, row.updated_at)
-            documents.append(json.loads(row.metadata) | dict(zip(BUILT_IN, built_in, strict=True)))
+            named = (row.document_id, row.title, row.metadata, row.document_checksum)
+            found = sound_metadata(*named)
+            documents.append(found | dict(zip(BUILT_IN, built_in, strict=True)))
             last = owner
         owners.append(len(documents) - 1)
     return np.array(owners, dtype=np.int64), tuple(documents)

@@ -28,7 +28,7 @@ def document_checksum(document_id: str, title: str, metadata: dict[str, Any]) ->
 
 
 def chunk_checksum(
-    number: int, document_id: str, start: int, end: int, text: str, vector: bytes
+    number: int, chunk_id: str, document_id: str, start: int, end: int, text: str, vector: bytes
 ) -> int:
     """Return the checksum of a chunk."""
-    return checksum(number, document_id, start, end, text, vector)
+    return checksum(number, chunk_id, document_id, start, end, text, vector)

@@ -60,6 +60,12 @@ class Part:
     values: pa.Array
     _instants: pa.Array | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes held."""
+        instants = self._instants.nbytes if self._instants is not None else 0
+        return int(self.rows.nbytes + self.values.nbytes + instants)
+
     def instants(self) -> pa.Array:
         """Return each text as microseconds since 1970, null where it is no date; kept."""
         if self._instants is None:
@@ -82,6 +88,11 @@ class Column:
             last, before = self.parts.pop(), self.parts.pop()
             rows_of_both = np.concatenate([before.rows, last.rows])
             self.parts.append(Part(rows_of_both, pa.concat_arrays([before.values, last.values])))
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes held."""
+        return sum(part.num_bytes for part in self.parts)
 
     def renumber(self, new_rows: Rows) -> None:
         """Drop the rows whose new number is negative, and give the others theirs."""

@@ -1,7 +1,7 @@
-"""The one SQL database: connections, transactions, and library errors made ours.
+"""The one SQL database: connections and transactions.
 
-Everything that differs between SQLite and PostgreSQL stands here and in ``sqlite.py``; no other
-module knows which one it talks to.
+Everything that differs between SQLite and PostgreSQL stands here, in ``sqlite.py`` and in
+``sql_errors.py``; no other module knows which one it talks to.
 """
 
 import sqlite3
@@ -9,41 +9,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event, exc, text
+from sqlalchemy import Connection, Engine, Select, create_engine, event, text
 from sqlalchemy.engine import make_url
 
-from deployments.errors import Conflict, InvalidRequest, RagError, StoreUnavailable
 from deployments.stores import sqlite
+from deployments.stores.sql_errors import files_translated, translated
 
 MIGRATION_LOCK = 0x7261677365727665
 """PostgreSQL advisory lock: `ragserve` in ASCII."""
-
-ERRORS: dict[type[exc.SQLAlchemyError], tuple[type[RagError], str]] = {
-    exc.OperationalError: (StoreUnavailable, "the database did not answer"),
-    exc.InterfaceError: (StoreUnavailable, "the database did not answer"),
-    exc.InternalError: (StoreUnavailable, "the database did not answer"),
-    exc.TimeoutError: (StoreUnavailable, "every database connection is in use"),
-    exc.IntegrityError: (Conflict, "the write collides with what is stored"),
-    exc.DataError: (InvalidRequest, "the database cannot hold a value of the request"),
-    exc.NotSupportedError: (RagError, "internal error"),
-    exc.ProgrammingError: (RagError, "internal error"),
-    exc.DatabaseError: (StoreUnavailable, "the database did not answer"),
-}
-"""SQLAlchemy's errors to ours; the first class that matches counts. Messages repeat no values."""
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Raise our error in place of a library's."""
-    try:
-        yield
-    except exc.SQLAlchemyError as error:
-        for theirs, (ours, message) in ERRORS.items():
-            if isinstance(error, theirs):
-                raise ours(message) from error
-        raise RagError from error
-    except sqlite3.Error as error:  # of the connections that bypass SQLAlchemy
-        raise StoreUnavailable("the database did not answer") from error
 
 
 class Database:
@@ -55,11 +28,15 @@ class Database:
         Args:
             url: a SQLAlchemy address, `sqlite:////path` or `postgresql+psycopg://…`.
             pool_size: most connections kept and open at once.
+
+        Raises:
+            StoreUnavailable: SQLite's file cannot be opened for writing.
         """
         address = make_url(url)
         self.is_sqlite = address.get_backend_name() == "sqlite"
         if self.is_sqlite:
-            sqlite.create_private_file(sqlite.file_of(address))
+            with files_translated():
+                sqlite.create_private_file(sqlite.file_of(address))
             connect_args: dict[str, Any] = dict(sqlite.CONNECT)
         else:
             connect_args = {}

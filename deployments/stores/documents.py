@@ -14,6 +14,7 @@ from deployments.stores.collections import (
     require_collection,
 )
 from deployments.stores.content import check_documents, is_document_id
+from deployments.stores.damage import check_document, check_text
 from deployments.stores.database import Database
 from deployments.stores.paths import check_path
 from deployments.stores.writes import Write, is_document
@@ -69,7 +70,7 @@ class DocumentStore:
             return []
         dim = _check_embedded(documents, embedded)
         with self._database.write() as connection:
-            if find_collection(connection, collection) is None:
+            if find_collection(connection, collection, lock=True) is None:
                 if not may_create:
                     raise not_found(collection)
                 settings = CollectionSettings(embedding_model=embedding_model, dim=dim)
@@ -109,6 +110,7 @@ class DocumentStore:
         Raises:
             CollectionNotFound: no collection has this path.
             DocumentNotFound: the collection holds no document with this id.
+            StoreUnavailable: the document is damaged, or the database did not answer.
         """
         with self._database.read() as connection:
             collection_id = require_collection(connection, collection).id
@@ -118,6 +120,8 @@ class DocumentStore:
                 row = connection.execute(statement).one_or_none()
         if row is None:
             raise DocumentNotFound("the collection holds no document with this id")
+        check_document(row.id, row.title, row.metadata, row.checksum)
+        check_text(row.text, row.text_checksum)
         document = Document(
             id=row.id, text=row.text, title=row.title, metadata=row.metadata, subject=row.subject
         )

@@ -4,16 +4,21 @@ Their caller keeps readers and writers apart. They name chunks by number and doc
 know nothing of the text or the database.
 """
 
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.stores.changes import Changes
+from deployments.stores.changes import Changes, Head
 from deployments.stores.dense import DenseIndex, Selection
 from deployments.stores.hits import Hit, first_of_each, fuse
 from deployments.stores.lexical import LexicalIndex
 from deployments.stores.metadata import MetadataIndex
+from deployments.stores.metadata_file import load_metadata, save_metadata
+from deployments.stores.plans import Limits
+from deployments.stores.workspace import Workspace
 from deployments.types import SearchRequest
 
 Query = NDArray[np.float32]
@@ -22,10 +27,64 @@ Query = NDArray[np.float32]
 class Indexes:
     """What is staged shows in none of them until `show`."""
 
-    def __init__(self, dim: int) -> None:
-        self.dense = DenseIndex(dim)
-        self.lexical = LexicalIndex()
-        self.metadata = MetadataIndex()
+    DENSE, LEXICAL, METADATA = "dense", "lexical", "metadata.arrow"
+    """What a snapshot's files and folders are called."""
+
+    def __init__(self, dense: DenseIndex, lexical: LexicalIndex, metadata: MetadataIndex) -> None:
+        """Take indexes of one and the same state."""
+        self.dense = dense
+        self.lexical = lexical
+        self.metadata = metadata
+
+    @classmethod
+    def empty(
+        cls, head: Head, limits: Limits | None = None, workspace: Workspace | None = None
+    ) -> "Indexes":
+        """Return indexes without chunks."""
+        dense = DenseIndex(head.dim, head.metric, head.index, limits)
+        return cls(dense, LexicalIndex(workspace), MetadataIndex())
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes held."""
+        return self.dense.num_bytes + self.lexical.num_bytes + self.metadata.num_bytes
+
+    @property
+    def can_save(self) -> bool:
+        """Return whether `save` works: not when the disk had no room for the words."""
+        return self.lexical.can_save
+
+    def save(self, folder: Path, links: Path) -> Callable[[], None]:
+        """Return what writes this state into a folder; it may be called when changes go on again.
+
+        Args:
+            folder: empty but for `links`.
+            links: an empty folder for files that are to be copied.
+        """
+        self.lexical.save(links)
+        dense, metadata = self.dense.frozen(), self.metadata.frozen()
+
+        def write() -> None:
+            (folder / self.DENSE).mkdir(mode=0o700)
+            dense.save(folder / self.DENSE)
+            save_metadata(metadata, folder / self.METADATA)
+            shutil.copytree(links, folder / self.LEXICAL)
+
+        return write
+
+    @classmethod
+    def load(cls, folder: Path, head: Head, workspace: Workspace, working: Path) -> "Indexes":
+        """Read what `save` wrote and nobody has changed since.
+
+        Args:
+            folder: what was saved.
+            head: of the collection.
+            workspace: for what the indexes will need.
+            working: a folder of it that holds the files of the lexical index.
+        """
+        dense = DenseIndex.load(folder / cls.DENSE, head.dim, head.metric, head.index)
+        metadata = MetadataIndex.thawed(load_metadata(folder / cls.METADATA))
+        return cls(dense, LexicalIndex.load(working, workspace), metadata)
 
     def stage_rows(self, changes: Changes) -> None:
         """Append vectors and metadata; needs no reader to be at work, unlike the terms."""
@@ -98,6 +157,8 @@ class _Ranker:
             self._among,
             least=-np.inf if bound is None else bound,
             keep=self.grouped if self._request.max_per_document else None,
+            nprobe=self._request.nprobe,
+            ef_search=self._request.ef_search,
         )
 
     def matching(self, limit: int) -> list[Hit]:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deployments.stores.columns import Batch, Field
+from deployments.stores.columns import Batch, Column, Field
 from deployments.stores.conditions import Mask, evaluate
+from deployments.stores.metadata_file import Frozen
 from deployments.types import AllOf, Condition, MetadataFilter, Not
 
 
@@ -27,6 +28,36 @@ class MetadataIndex:
     def __len__(self) -> int:
         """Return the number of rows held, dead ones included."""
         return self._num_rows
+
+    @property
+    def num_bytes(self) -> int:
+        """Return the bytes held."""
+        columns = (column for field in self._fields.values() for column in field.columns())
+        return self._rows.nbytes + sum(column.num_bytes for column in columns)
+
+    def frozen(self) -> Frozen:
+        """Return all of it as it is now, which later changes leave alone."""
+        return Frozen(
+            self._num_rows,
+            self._rows,
+            [
+                (name, is_member, kind, tuple(column.parts))
+                for name, field in self._fields.items()
+                for is_member, columns in ((False, field.scalars), (True, field.members))
+                for kind, column in columns.items()
+            ],
+        )
+
+    @classmethod
+    def thawed(cls, frozen: Frozen) -> "MetadataIndex":
+        """Return an index that begins with what `frozen` returned."""
+        index = cls()
+        index._num_rows, index._rows = frozen.num_rows, frozen.rows
+        for name, is_member, kind, parts in frozen.columns:
+            field = index._fields.setdefault(name, Field())
+            column = (field.members if is_member else field.scalars)[kind] = Column(kind)
+            column.parts = list(parts)
+        return index
 
     def stage(self, owners: NDArray[np.int64], documents: Sequence[Mapping[str, Any]]) -> None:
         """Append documents, and chunks by the position of their document among these.

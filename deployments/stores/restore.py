@@ -6,7 +6,7 @@ belong to an id, so what a replica holds of the replaced state can never be mixe
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -37,8 +37,8 @@ from deployments.stores.seals import check_seal
 READ_ROWS = 1000
 
 After = Callable[[Connection], None]
-CARRIED: list[Callable[[Connection], After]] = []
-"""What must outlive a restore, such as the record of what was erased: each is called with the state
+Carry = Callable[[Connection], After]
+"""What must outlive a restore, such as the record of what was erased: it is called with the state
 that is to be replaced (perhaps without tables), and what it returns with the restored state, at the
 newest revision, in the same transaction."""
 
@@ -83,6 +83,7 @@ def restore(
     *,
     is_replaced: bool,
     progress: Progress,
+    carried: Sequence[Carry] = (),
 ) -> None:
     """Put a checked backup in the place of what the database holds, all or nothing.
 
@@ -92,6 +93,7 @@ def restore(
         manifest: from `read_manifest`.
         is_replaced: whether what the database holds may go.
         progress: is told how far it is.
+        carried: what outlives it.
 
     Raises:
         Conflict: the database is not empty.
@@ -104,14 +106,14 @@ def restore(
         if not is_replaced and _has_rows(connection):
             raise Conflict("the database is not empty")
         epoch = _highest_epoch(connection) + 1
-        carried = [carry(connection) for carry in CARRIED]
+        after_all = [carry(connection) for carry in carried]
         everything = MetaData()
         everything.reflect(connection)
         everything.drop_all(connection)
         command.upgrade(config, manifest.revision)
         _fill(connection, folder, manifest, epoch, progress)
         command.upgrade(config, "head")
-        for after in carried:
+        for after in after_all:
             after(connection)
 
 

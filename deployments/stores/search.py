@@ -4,34 +4,33 @@ A write may come between ranking and fetching and take a hit's text away. Then t
 again while the follower and the database are held at one and the same state.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
-from typing import NamedTuple
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Text, bindparam, cast, select
+from sqlalchemy import Connection
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
-from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
-from deployments.stores.changes import Ask, Head, head
+from deployments.stores.changes import Head, head, totals
 from deployments.stores.content import invalid
 from deployments.stores.database import Database
+from deployments.stores.fetching import fetch
 from deployments.stores.filters import check_filter
 from deployments.stores.follower import Follower
 from deployments.stores.followers import Followers
-from deployments.stores.highlights import highlights
 from deployments.stores.hits import Hit
-from deployments.stores.lexical import query_terms
 from deployments.stores.rankings import ShardRankings, num_wanted
+from deployments.stores.snapshots import Snapshots
 from deployments.stores.vectors import ready_vector
-from deployments.types import Passage, ScoredChunk, SearchRequest
+from deployments.stores.workspace import Workspace
+from deployments.types import ScoredChunk, SearchRequest
 
 EVENTUAL_AGE_S = 1.0
 """How old the last look at the log may be for an eventual search."""
@@ -39,59 +38,70 @@ EVENTUAL_AGE_S = 1.0
 MAX_REPLACEMENTS = 5
 """How often a collection may be deleted and created again while one search waits for it."""
 
-PAGE = 500
-
-STORED_CHUNKS = (
-    select(
-        *schema.chunks.c["number", "id", "document_id"],
-        schema.documents.c.title,
-        *schema.chunks.c["text", "start", "end"],
-        cast(schema.documents.c.metadata, Text),
-    )
-    .join(schema.documents)
-    .where(
-        schema.chunks.c.collection_id == bindparam("collection_id"),
-        schema.chunks.c.number.in_(bindparam("numbers", expanding=True)),
-    )
-)
+PATIENCE_S = 0.25
+"""How long a search waits for another one to follow the log, unless it may load by itself."""
 
 Query = NDArray[np.float32]
 Chunks = list[ScoredChunk]
 Rankings = list[list[Hit]]
 
 
-class Stored(NamedTuple):
-    """A row of `STORED_CHUNKS`."""
-
-    number: int
-    id: str
-    document_id: str
-    title: str
-    text: str
-    start: int
-    end: int
-    metadata: str
+class NotLoaded(Exception):
+    """The collection is not in memory, or far behind; another thread should load it."""
 
 
 class Searcher:
     """Searches every collection of one database; safe to use from many threads."""
 
-    def __init__(self, database: Database, args: RetrieverArgs, shard: Shard = WHOLE) -> None:
-        self.followers = Followers(args.max_collections_in_memory, shard)
+    def __init__(
+        self,
+        database: Database,
+        args: RetrieverArgs,
+        shard: Shard = WHOLE,
+        state: Path | None = None,
+    ) -> None:
+        """Start with nothing in memory.
+
+        Args:
+            database: of the collections.
+            args: how they are indexed.
+            shard: which part of each.
+            state: the state folder; None: indexes are in memory only, and snapshots unknown.
+        """
+        workspace = Workspace(state / "replicas") if state is not None else None
+        self.followers = Followers(
+            args.max_collections_in_memory,
+            shard,
+            max_bytes=args.memory_budget_mb * 1024 * 1024,
+            workspace=workspace,
+        )
+        self.snapshots: Snapshots | None = None
+        if state is not None and workspace is not None:
+            self.snapshots = Snapshots(state / "snapshots", workspace, shard)
+        self.workspace = workspace
         self._database = database
         self._args = args
+        self._shard = shard
 
     def search(
-        self, request: SearchRequest, query: Query | None, embedding_model: str | None
+        self,
+        request: SearchRequest,
+        query: Query | None,
+        embedding_model: str | None,
+        *,
+        may_load: bool = True,
     ) -> list[ScoredChunk]:
         """Return the best chunks, best first, as of a moment after the call began.
 
         Args:
             request: what is wanted; `is_eventual` allows a state up to 1 s old.
-            query: float32[dim], L2-normalised; None only in lexical mode or with a ready vector.
+            query: float32[dim], L2-normalised where the metric is `cosine`; None only in lexical
+                mode or with a ready vector.
             embedding_model: which model made `query`.
+            may_load: whether to load the collection, or to wait until another thread has.
 
         Raises:
+            NotLoaded: it would have to.
             CollectionNotFound: no collection has this name.
             InvalidRequest: the filter or the ready vector is none that can be used, or the mode or
                 `min_score` needs a query vector.
@@ -100,11 +110,16 @@ class Searcher:
         """
         _check(request, query)
         rank = partial(self._rank, request, query, embedding_model)
-        _, chunks = self._found(request, rank)
+        _, chunks = self._found(request, rank, may_load)
         return chunks
 
     def rankings(
-        self, request: SearchRequest, query: Query | None, embedding_model: str | None
+        self,
+        request: SearchRequest,
+        query: Query | None,
+        embedding_model: str | None,
+        *,
+        may_load: bool = True,
     ) -> ShardRankings:
         """Return what this shard adds to a search of all shards, as `search` would find it."""
         _check(request, query)
@@ -114,32 +129,42 @@ class Searcher:
             limit = num_wanted(request, self._args.candidates)
             return follower.rankings(request, checked, limit=limit)
 
-        rankings, chunks = self._found(request, rank)
+        rankings, chunks = self._found(request, rank, may_load)
         numbers = dict.fromkeys(hit.number for ranking in rankings for hit in ranking)
         return ShardRankings(tuple(map(tuple, rankings)), dict(zip(numbers, chunks, strict=True)))
 
     def _found(
-        self, request: SearchRequest, rank: Callable[[Follower], Rankings]
+        self, request: SearchRequest, rank: Callable[[Follower], Rankings], may_load: bool
     ) -> tuple[Rankings, Chunks]:
         """Return rankings, and every chunk in them once, in the order of their first hits."""
-        follower = self._follower(request)
+        follower = self._follower(request, may_load)
         rankings = rank(follower)
         hits = _distinct(rankings)
         if not hits:
             return rankings, []
-        chunks = _fetch(self._database.rows, follower, hits, request)
+        chunks = fetch(self._database.rows, follower, hits, request)
         if len(chunks) == len(hits):
             return rankings, chunks
         with self._pinned(request.collection) as (connection, follower):
             rankings = rank(follower)
             hits = _distinct(rankings)
-            chunks = _fetch(connection.execute, follower, hits, request)
+            chunks = fetch(connection.execute, follower, hits, request)
         if len(chunks) < len(hits):
             self.followers.drop(request.collection)
             raise StoreUnavailable("the index disagreed with the database and is built again")
         return rankings, chunks
 
-    def _follower(self, request: SearchRequest) -> Follower:
+    def close(self) -> None:
+        """Remove the working files; what is being searched stays readable."""
+        if self.workspace is not None:
+            self.workspace.close()
+
+    def load(self, collection: str) -> None:
+        """Bring a collection into memory and up to date."""
+        with self._pinned(collection):
+            return
+
+    def _follower(self, request: SearchRequest, may_load: bool) -> Follower:
         """Return a follower that has every change committed before the call."""
         now_s = time.monotonic()
         known = self.followers.known(request.collection) if request.is_eventual else None
@@ -148,6 +173,8 @@ class Searcher:
         head = self._head(request.collection)
         follower = self.followers.current(request.collection, head)
         if follower.sequence < head.sequence:
+            if not may_load and not _is_ready(follower):
+                raise NotLoaded
             with self._pinned(request.collection) as (_, follower):
                 pass
         follower.checked_at_s = now_s
@@ -158,15 +185,38 @@ class Searcher:
         """Hold a follower, and the database at the state that the follower has."""
         for _ in range(MAX_REPLACEMENTS):
             follower = self.followers.current(collection, self._head(collection))
-            with follower.following, self._database.read() as connection:
-                now = head(connection.execute, collection)
-                if not follower.can_follow(now):
-                    self.followers.drop(collection)
-                    continue
-                follower.follow(connection, now)
-                yield connection, follower
-                return
+            with follower.following:
+                is_restored = self._restored(follower, collection)
+                with self._database.read() as connection:
+                    now = head(connection.execute, collection)
+                    if not follower.can_follow(now):
+                        self.followers.drop(collection, follower)
+                        continue
+                    follower.follow(connection, now)
+                    if is_restored and not self._is_true(connection, follower, now):
+                        continue
+                    self.followers.measured(collection, follower)
+                    yield connection, follower
+                    return
         raise StoreUnavailable("the collection is being replaced")
+
+    def _restored(self, follower: Follower, collection: str) -> bool:
+        """Give an empty follower a snapshot's indexes; return whether there was one."""
+        if follower.sequence > 0 or self.snapshots is None:
+            return False
+        return self.snapshots.restore(follower, self._head(collection))
+
+    def _is_true(self, connection: Connection, follower: Follower, now: Head) -> bool:
+        """Return whether a follower holds the chunks that the database does; if not, drop it.
+
+        Another database may have been restored under the same ids since the snapshot was written.
+        """
+        assert self.snapshots is not None
+        if follower.totals() == totals(connection, now, self._shard):
+            return True
+        self.snapshots.refuse(follower)
+        follower.is_broken = True
+        return False
 
     def _head(self, collection: str) -> Head:
         try:
@@ -192,12 +242,20 @@ class Searcher:
         return [hits[request.offset :]]
 
 
+def _is_ready(follower: Follower) -> bool:
+    """Return whether a follower has been loaded, and is not busy with a large change."""
+    if follower.sequence == 0 or not follower.following.acquire(timeout=PATIENCE_S):
+        return False
+    follower.following.release()
+    return True
+
+
 def _checked(
     follower: Follower, request: SearchRequest, query: Query | None, embedding_model: str | None
 ) -> Query | None:
     """Return the query vector, if there is one, after making sure that it fits the collection."""
     if request.vector is not None:
-        return ready_vector(request.vector, follower.dim, "vector")
+        return ready_vector(request.vector, follower.dim, "vector", follower.metric)
     if query is not None and (len(query), embedding_model) != (
         follower.dim,
         follower.embedding_model,
@@ -227,45 +285,3 @@ def _check(request: SearchRequest, query: Query | None) -> None:
         raise invalid("only lexical search works without a query vector", "mode")
     if query is None and request.min_score is not None:
         raise invalid("min_score bounds the cosine, which needs a query vector", "min_score")
-
-
-def _fetch(ask: Ask, follower: Follower, hits: Sequence[Hit], request: SearchRequest) -> Chunks:
-    """Return those hits that are still stored, in their order, with what was asked for."""
-    terms = frozenset(query_terms(request.query)) if request.has_highlights else frozenset()
-    near = range(-request.neighbors, request.neighbors + 1)
-    chunks = []
-    size = max(1, PAGE // len(near))
-    for page in (hits[first : first + size] for first in range(0, len(hits), size)):
-        numbers = sorted({hit.number + distance for hit in page for distance in near})
-        parameters = {"collection_id": follower.collection_id, "numbers": numbers}
-        stored = {row[0]: Stored(*row) for row in ask(STORED_CHUNKS, parameters)}
-        for hit in page:
-            found = stored.get(hit.number)
-            if found is not None:
-                around = [stored.get(hit.number + distance) for distance in near]
-                chunks.append(_chunk(hit, found, around, terms))
-    return chunks
-
-
-def _chunk(
-    hit: Hit, stored: Stored, around: Sequence[Stored | None], terms: frozenset[str]
-) -> ScoredChunk:
-    others = [one for one in around if one and one.document_id == stored.document_id]
-    return ScoredChunk(
-        chunk_id=stored.id,
-        document_id=stored.document_id,
-        title=stored.title,
-        text=stored.text,
-        start=stored.start,
-        end=stored.end,
-        score=hit.score,
-        cosine=hit.cosine,
-        metadata=json.loads(stored.metadata),
-        before=tuple(_passage(one) for one in others if one.number < stored.number),
-        after=tuple(_passage(one) for one in others if one.number > stored.number),
-        highlights=highlights(terms, stored.text) if terms else (),
-    )
-
-
-def _passage(stored: Stored) -> Passage:
-    return Passage(stored.id, stored.text, stored.start, stored.end)

@@ -5,10 +5,10 @@ Nobody can tell from them who or what was erased without the installation's pepp
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select
+from sqlalchemy import Connection, Row, Table, delete, insert, inspect, select
 
 from deployments.stores import schema
 from deployments.stores.ids import utc_now
@@ -41,6 +41,20 @@ class Suppressions:
         collections = connection.execute(select(schema.collections)).all() if erased_at else []
         return sum(self._reapply_to(connection, one, erased_at) for one in collections)
 
+    def carry(self, connection: Connection) -> Callable[[Connection], None]:
+        """Read what was erased, and return what brings it into a database that is restored."""
+        if not inspect(connection).has_table(schema.suppressions.name):
+            return lambda _: None
+        suppressed = connection.execute(select(schema.suppressions)).mappings().all()
+        receipts = connection.execute(select(schema.erasures)).mappings().all()
+
+        def after(restored: Connection) -> None:
+            _put(restored, schema.suppressions, "digest", suppressed)
+            _put(restored, schema.erasures, "id", receipts)
+            self.reapply(restored)
+
+        return after
+
     def _reapply_to(
         self, connection: Connection, collection: Row[Any], erased_at: dict[bytes, str]
     ) -> int:
@@ -63,3 +77,10 @@ class Suppressions:
     def _digest(self, name: Name) -> bytes:
         message = json.dumps(list(name)).encode("ascii")
         return hashlib.blake2b(message, key=self._pepper, digest_size=32, person=b"erased").digest()
+
+
+def _put(connection: Connection, table: Table, key: str, rows: Sequence[Mapping[Any, Any]]) -> None:
+    """Insert rows in place of those with the same key: these are the younger ones."""
+    for page in pages(rows):
+        connection.execute(delete(table).where(table.c[key].in_([row[key] for row in page])))
+        connection.execute(insert(table), [dict(row) for row in page])

@@ -131,10 +131,11 @@ class Write:
                 document.text[segment.start : segment.end],
                 vector.astype("<f4").tobytes(),
             )
+            number, chunk_id = self._next_number, new_id("chk")
             row = {
                 "collection_id": self._collection_id,
-                "number": self._next_number,
-                "id": new_id("chk"),
+                "number": number,
+                "id": chunk_id,
                 "document_id": document.id,
                 "start": segment.start,
                 "end": segment.end,
@@ -143,7 +144,7 @@ class Write:
                 "text": text,
                 "vector": packed,
                 "checksum": chunk_checksum(
-                    self._next_number, document.id, segment.start, segment.end, text, packed
+                    number, chunk_id, document.id, segment.start, segment.end, text, packed
                 ),
             }
             self._chunks.append(row)

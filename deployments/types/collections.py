@@ -22,6 +22,28 @@ class IndexSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IndexStats:
+    """What one replica holds of a collection's vectors, and how well it finds them.
+
+    `kind` is what searches use now: `flat` until something faster is built. The newest
+    `num_rows - num_indexed` rows are searched exactly. `recall_at_10` was measured on stored rows,
+    against an exact search of what is held; None is exact. `num_bytes` counts vectors, index and
+    bookkeeping, `num_dead` rows that wait for a compaction.
+    """
+
+    kind: Literal["flat", "hnsw", "ivfpq"]
+    storage: VectorStorage
+    num_rows: int
+    num_indexed: int
+    num_dead: int
+    num_bytes: int
+    recall_at_10: float | None = None
+    nprobe: int | None = None
+    ef_search: int | None = None
+    built_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CollectionSettings:
     """What a collection is created with; model, dimension and metric never change afterwards.
 

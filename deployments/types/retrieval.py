@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from deployments.types.filters import MetadataFilter
 
 Vectors = NDArray[np.float32]
-"""float32[n, dim], rows L2-normalised."""
+"""float32[n, dim], rows L2-normalised, but for collections of another metric than `cosine`."""
 
 SearchMode = Literal["dense", "lexical", "hybrid"]
 
@@ -61,14 +61,17 @@ class IndexedDocument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """One search. `min_score` is a bound on the cosine similarity, whatever the mode.
+    """One search. `min_score` is a bound on the cosine similarity, whatever mode and metric.
 
+    With the metrics `dot` and `l2` it takes hits from the nearest, and none comes in their place.
     `vector` takes the place of `query` in dense mode. `offset` hits are skipped. Hybrid fuses the
     best `candidates` of each kind (None: the replica's default, `top_k` if that is more), whatever
     the offset, with the `weights` of dense and lexical. `max_per_document` bounds the chunks of one
     document. Each hit comes with as many `neighbors` before and after it, and `has_highlights`.
     `nprobe` lists of an IVF index, and `ef_search` nodes of an HNSW graph, are looked at: more find
     more of the true neighbours and take longer (None: as many as the replica found to be enough).
+    An `auto` index has the kind that its size asks for, and may not heed them; where the settings
+    rule that kind out they are refused.
     """
 
     collection: str
@@ -103,9 +106,11 @@ class Passage:
 class ScoredChunk:
     """A stored chunk and how well it matches; `text` is `document.text[start:end]`.
 
-    `score` orders the results: cosine in [-1, 1] for dense, BM25 for lexical, reciprocal-rank
-    fusion for hybrid; `rerank_score`, in [0, 1], where the results were reranked. `cosine` is given
-    whenever a query vector was.
+    `score` orders the results, higher is better: BM25 for lexical, reciprocal-rank fusion for
+    hybrid, for dense what the collection's metric says: the cosine in [-1, 1], the inner product
+    (`dot`) or the negative squared distance (`l2`). `rerank_score`, in [0, 1], is there where the
+    results were reranked. `cosine` is given whenever a query vector was, whatever the metric, so
+    that bounds on it mean the same everywhere.
     """
 
     chunk_id: str

@@ -137,7 +137,11 @@ def test_settings_are_kept_and_changed(api: httpx.Client) -> None:
     index(api, "set", *texts())
     body = {"default_metadata": {"team": "b"}, "index": {"kind": "flat"}, "description": "new"}
     changed = api.patch("/v1/data/collections/set", json=body).raise_for_status().json()
-    assert changed == api.get("/v1/data/collections/set").json()
+    shown = api.get("/v1/data/collections/set").raise_for_status().json()
+    assert {name: shown[name] for name in changed} == changed
+    search(api, "set", "ferry")
+    held = api.get("/v1/data/collections/set").json()["index_stats"]
+    assert [(one["kind"], one["num_rows"]) for one in held][:1] == [("flat", 2)]
     assert changed["index"] == {"kind": "flat", "storage": "fp32"}
     where = {"field": "team", "op": "=", "value": "b"}
     assert search(api, "set", "ferry", filter=where) == []

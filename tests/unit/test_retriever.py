@@ -1,5 +1,6 @@
 import asyncio
 import pickle
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,8 @@ from deployments.errors import (
     EngineFailed,
     StoreUnavailable,
 )
-from deployments.retriever import Retriever
+from deployments.retriever import NUM_READERS, Retriever
+from deployments.stores.follower import Follower
 from deployments.types import ScoredChunk, SearchRequest, Vectors
 from tests.unit.stores.material import DIM, MODEL, doc, embed, settings, vector
 
@@ -141,7 +143,9 @@ async def test_stats_count_what_is_in_memory(replicas: list[Retriever]):
     assert (await replicas[0].stats()).num_collections == 0
     await search(replicas[0], "x")
     stats = await replicas[0].stats()
-    assert (stats.num_collections, stats.num_chunks, stats.num_vector_bytes) == (1, 3, 3 * DIM * 4)
+    assert (stats.num_collections, stats.num_chunks) == (1, 3)
+    assert stats.num_vector_bytes == 3 * DIM * 4 + 3 * 8 + 1  # vectors, numbers, bits
+    assert stats.num_bytes > stats.num_vector_bytes
 
 
 async def test_health_follows_the_database(replicas: list[Retriever], tmp_path: Path):
@@ -161,3 +165,37 @@ async def test_answers_and_errors_pickle(replicas: list[Retriever]):
     with pytest.raises(CollectionNotFound) as caught:
         await replicas[0].collection("other")
     assert pickle.loads(pickle.dumps(caught.value)).message == caught.value.message
+
+
+async def test_slow_load_stops_no_search_of_another_collection(
+    replicas: list[Retriever], monkeypatch: pytest.MonkeyPatch
+):
+    first, second = replicas
+    await upsert(first, ("1", "text"))
+    await upsert(first, ("2", "text"), collection="other")
+    request = SearchRequest(collection="other", query="text")
+    assert len(await second.search(request, embedded_query("text"), MODEL)) == 1
+    go, follow = threading.Event(), Follower.follow
+
+    def wait(follower: Follower, *args: object) -> None:
+        if follower.sequence == 0:
+            assert go.wait(20)
+        follow(follower, *args)
+
+    monkeypatch.setattr(Follower, "follow", wait)
+    waiting = [asyncio.create_task(search(second, "text")) for _ in range(3 * NUM_READERS)]
+    for _ in range(10):
+        assert len(await second.search(request, embedded_query("text"), MODEL)) == 1
+    assert not any(task.done() for task in waiting)
+    go.set()
+    assert [len(chunks) for chunks in await asyncio.gather(*waiting)] == [1] * len(waiting)
+
+
+async def test_purge_and_close_leave_the_replica_clean(replicas: list[Retriever], tmp_path: Path):
+    await upsert(replicas[0], ("1", "text"))
+    await search(replicas[0], "text")
+    await replicas[0].purge(["col_unknown"])
+    assert (await replicas[0].stats()).num_collections == 1
+    replicas[0].close()
+    replicas[0].close()
+    assert not replicas[0]._maintenance._thread.is_alive()

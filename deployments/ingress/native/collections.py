@@ -8,7 +8,7 @@ from deployments.ingress.generation import unknown_model
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.base import COLLECTION_PATTERN
 from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
-from deployments.ingress.schemas.stored import Collection, CollectionList, Deleted
+from deployments.ingress.schemas.stored import Collection, CollectionList, CollectionState, Deleted
 from deployments.ingress.services import Services, json_response
 from deployments.types import CollectionInfo
 
@@ -49,11 +49,19 @@ def collections_router(services: Services) -> APIRouter:
         info = await graph.create_collection(body.name, settings, timeout_s=timeout_s)
         return json_response(collection_of(info), 201)
 
-    @router.get(f"{PATH}/{{name}}", **describe("getCollection", None, Collection, errors=(404,)))
+    @router.get(
+        f"{PATH}/{{name}}", **describe("getCollection", None, CollectionState, errors=(404,))
+    )
     async def get_collection(request: Request, name: Name) -> Response:
-        """Return a collection with its settings."""
+        """Return a collection with its settings.
+
+        `index_stats` says how each replica that has it in memory holds its vectors now, and with
+        which recall; it has no entry before the first search.
+        """
         graph = services.graph_of(request)
-        return json_response(collection_of(await graph.collection(name, timeout_s=timeout_s)))
+        shown = collection_of(await graph.collection(name, timeout_s=timeout_s))
+        stats = await graph.index_stats(name, timeout_s=timeout_s)
+        return json_response({**shown, "index_stats": stats})
 
     described = describe("updateCollection", UpdateCollection, Collection, errors=(404,))
 

@@ -44,6 +44,18 @@ class SearchBody(Schema):
     neighbors: int = Field(default=0, ge=0, le=10, description="chunks before and after each")
     highlights: bool = Field(default=False, description="spans of the query's words in each text")
     rerank: bool = Field(default=False, description="reorder candidates by the default reranker")
+    nprobe: int | None = Field(
+        default=None,
+        ge=1,
+        le=65_536,
+        description="lists of an IVF index to look at; no effect while another index is in use",
+    )
+    ef_search: int | None = Field(
+        default=None,
+        ge=1,
+        le=4096,
+        description="nodes of an HNSW graph to look at; no effect while another index is in use",
+    )
     consistency: Literal["strong", "eventual"] = Field(
         default="strong", description="`eventual` may miss the last second's writes"
     )
@@ -66,6 +78,9 @@ class SearchBody(Schema):
         for name in ("weights", "candidates"):
             if getattr(self, name) is not None and self.mode != "hybrid":
                 raise invalid(f"`{name}` is for hybrid mode", name)
+        for name in ("nprobe", "ef_search"):
+            if getattr(self, name) is not None and self.mode == "lexical":
+                raise invalid(f"`{name}` is for searches by vector", name)
         if self.weights is not None and self.weights.dense + self.weights.lexical == 0:
             raise invalid("one of the weights must be positive", "weights")
         return self
@@ -88,4 +103,6 @@ class SearchBody(Schema):
             neighbors=self.neighbors,
             has_highlights=self.highlights,
             is_eventual=self.consistency == "eventual",
+            nprobe=self.nprobe,
+            ef_search=self.ef_search,
         )

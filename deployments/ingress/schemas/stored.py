@@ -57,6 +57,31 @@ class Collection(BaseModel):
     created_at: str
 
 
+class IndexState(BaseModel):
+    """What one replica holds of a collection's vectors.
+
+    The newest `num_rows - num_indexed` rows are searched exactly. `recall_at_10` was measured
+    against an exact search of what is held; null: every search is exact.
+    """
+
+    kind: Literal["flat", "hnsw", "ivfpq"]
+    storage: VectorStorage
+    num_rows: int
+    num_indexed: int
+    num_dead: int
+    num_bytes: int
+    recall_at_10: float | None
+    nprobe: int | None
+    ef_search: int | None
+    built_at: str | None
+
+
+class CollectionState(Collection):
+    """A collection, and how the replicas that have it in memory hold its vectors now."""
+
+    index_stats: list[IndexState]
+
+
 class CollectionList(BaseModel):
     """A page of collections, by name."""
 

@@ -33,6 +33,7 @@ from deployments.types import (
     GenerationRequest,
     Imported,
     IndexedDocument,
+    IndexStats,
     Place,
     PromptAccepted,
     Relevance,
@@ -83,6 +84,7 @@ class FakeGraph:
         self.words: list[str] | None = None
         self.is_cut = False
         self.num_running = 0
+        self.num_holders = 0
         self.num_closed = 0
         self.parts = {"generator": True, "retriever": True}
 
@@ -238,6 +240,13 @@ class FakeGraph:
         self.stored[name] = {}
         self.settings[name] = settings
         return self._info(name)
+
+    async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
+        self._collection(name)
+        held = IndexStats(
+            kind="flat", storage="fp32", num_rows=1, num_indexed=0, num_dead=0, num_bytes=32
+        )
+        return [held] * self.num_holders
 
     async def update_collection(
         self, name: str, changes: CollectionChanges, *, timeout_s: float

@@ -33,8 +33,18 @@ async def test_created_with_nothing_said_has_the_defaults(
     )
     assert shown["index"] == {"kind": "auto", "storage": "fp32"}
     assert shown["default_metadata"] == {}
-    assert (await client.get(f"{COLLECTIONS}/c")).json() == shown
+    assert (await client.get(f"{COLLECTIONS}/c")).json() == shown | {"index_stats": []}
     assert (await client.get(COLLECTIONS)).json()["data"] == [shown]
+
+
+async def test_collection_shows_what_each_replica_holds(
+    client: httpx.AsyncClient, graph: FakeGraph
+) -> None:
+    await create(client)
+    graph.num_holders = 2
+    held = (await client.get(f"{COLLECTIONS}/c")).json()["index_stats"]
+    assert len(held) == 2
+    assert (held[0]["kind"], held[0]["num_rows"], held[0]["recall_at_10"]) == ("flat", 1, None)
 
 
 async def test_created_with_settings(client: httpx.AsyncClient, graph: FakeGraph) -> None:

@@ -1,21 +1,28 @@
 """Every store is tested on every database; a database is one line here."""
 
+import itertools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from deployments.stores.database import Database
 from deployments.stores.migrations import migrate
+from tests.faults.process import Disturber, disturber
+from tests.faults.recovery import Scene
+from tests.servers.postgres import FAST, Postgres, running_postgres
 
-DATABASES = {"sqlite": lambda folder: f"sqlite:///{folder / 'state' / 'test.db'}"}
+NAMES = (f"test{number}" for number in itertools.count())
 
 
-@pytest.fixture(params=DATABASES)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the address of a database that does not exist yet."""
-    return DATABASES[request.param](tmp_path)
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """Yield a server with a migrated database `migrated`: tests copy it."""
+    with running_postgres(**FAST) as server:
+        migrate(server.create("migrated"))
+        yield server
 
 
 @pytest.fixture(scope="session")
@@ -26,14 +33,62 @@ def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def disturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disturber]:
+    """Yield what runs operations and kills them, or fails their I/O, at a chosen call."""
+    with disturber(tmp_path_factory.mktemp("shim")) as found:
+        yield found
+
+
 @pytest.fixture
-def database(database_url: str, migrated_file: Path) -> Iterator[Database]:
-    """Yield an empty database at the newest revision."""
-    if database_url.startswith("sqlite:///"):
-        path = Path(database_url.removeprefix("sqlite:///"))
+def scene(operation: str, disturbed: Disturber) -> Iterator[Scene]:
+    """Yield the operation of the test's parameter, in memory: no power is lost here."""
+    with TemporaryDirectory(prefix="rs-", dir="/dev/shm") as folder:
+        yield Scene(operation, Path(folder), disturbed)
+
+
+def _sqlite(request: pytest.FixtureRequest, is_migrated: bool) -> Iterator[str]:
+    path = request.getfixturevalue("tmp_path") / "state" / "test.db"
+    if is_migrated:
         path.parent.mkdir(mode=0o700)
-        shutil.copy(migrated_file, path)
-    migrate(database_url)
+        shutil.copy(request.getfixturevalue("migrated_file"), path)
+    yield f"sqlite:///{path}"
+
+
+def _postgresql(request: pytest.FixtureRequest, is_migrated: bool) -> Iterator[str]:
+    server, name = request.getfixturevalue("postgres"), next(NAMES)
+    yield server.create(name, "migrated" if is_migrated else "template1")
+    server.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_bytes(request: pytest.FixtureRequest, database: Database) -> Callable[[], bytes]:
+    """Return what closes the database and reads every byte that it has on the disk."""
+
+    def read() -> bytes:
+        database.close()
+        if database.is_sqlite:
+            folder = request.getfixturevalue("tmp_path") / "state"
+            return b"".join(file.read_bytes() for file in folder.iterdir())
+        server: Postgres = request.getfixturevalue("postgres")
+        server.run("CHECKPOINT")
+        return b"".join(file.read_bytes() for file in server.files())
+
+    return read
+
+
+DATABASES = {"sqlite": _sqlite, "postgresql": _postgresql}
+
+
+@pytest.fixture(params=DATABASES)
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield the address of an empty database; with `database`, of that one."""
+    yield from DATABASES[request.param](request, "database" in request.fixturenames)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Yield an empty database at the newest revision."""
     database = Database(database_url)
     yield database
     database.close()

@@ -5,6 +5,7 @@ import multiprocessing
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
@@ -21,6 +22,9 @@ FORKSERVER = multiprocessing.get_context("forkserver")
 """Processes that start in milliseconds: their imports are done once."""
 
 FORKSERVER.set_forkserver_preload(["deployments.stores.keys", "tests.unit.stores.writer"])
+
+ONLY_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+"""For a test of what SQLite does or keeps in its file."""
 
 MODEL = "test-model"
 DIM = 8

@@ -9,7 +9,7 @@ import shutil
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,6 @@ from sqlalchemy import Connection, insert, select, text
 
 from deployments.config import RetrieverArgs
 from deployments.errors import CollectionNotFound, Conflict, RagError
-from deployments.stores import restore as restoring
 from deployments.stores import schema
 from deployments.stores.backup import (
     MANIFEST,
@@ -32,12 +31,14 @@ from deployments.stores.backup import (
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
+from deployments.stores.erasures import ErasureStore
 from deployments.stores.folders import LocalFolder, backup_folder
 from deployments.stores.keys import KeyStore
 from deployments.stores.migrations import alembic_config
-from deployments.stores.restore import read_manifest, read_pepper, restore
+from deployments.stores.restore import After, Carry, read_manifest, read_pepper, restore
 from deployments.stores.search import Searcher
-from deployments.types import SearchRequest
+from deployments.stores.suppressions import Suppressions
+from deployments.types import ErasureScope, SearchRequest
 from tests.unit.stores.material import FORKSERVER, MODEL, doc, put, vector
 from tests.unit.stores.restorer import put_back
 
@@ -61,10 +62,16 @@ def written(
     return manifest
 
 
-def restored(database: Database, place: Path, *, is_replaced: bool = False) -> None:
+def restored(
+    database: Database,
+    place: Path,
+    *,
+    is_replaced: bool = False,
+    carried: Sequence[Carry] = (),
+) -> None:
     folder = LocalFolder(place)
     manifest = read_manifest(folder)
-    restore(database, folder, manifest, is_replaced=is_replaced, progress=silent)
+    restore(database, folder, manifest, is_replaced=is_replaced, progress=silent, carried=carried)
 
 
 def rows(database: Database) -> dict[str, list[tuple[object, ...]]]:
@@ -216,10 +223,8 @@ def test_backup_of_an_empty_file_is_refused(tmp_path: Path):
     database.close()
 
 
-def test_carried_things_outlive_a_restore(
-    filled: Database, other: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def carry(before: Connection) -> restoring.After:
+def test_carried_things_outlive_a_restore(filled: Database, other: Database, tmp_path: Path):
+    def carry(before: Connection) -> After:
         names = before.scalars(select(schema.collections.c.name)).all()
 
         def after(connection: Connection) -> None:
@@ -234,9 +239,22 @@ def test_carried_things_outlive_a_restore(
 
     written(filled, tmp_path / "b")
     put(other, [doc("1")], "mine")
-    monkeypatch.setattr(restoring, "CARRIED", [carry])
-    restored(other, tmp_path / "b", is_replaced=True)
+    restored(other, tmp_path / "b", is_replaced=True, carried=[carry])
     assert CollectionStore(other).get("c").description == "mine"
+
+
+def test_what_was_erased_after_a_backup_stays_erased(database: Database, tmp_path: Path):
+    pepper = b"p" * 32
+    put(database, [doc("a", "one text"), doc("b", "other text")])
+    written(database, tmp_path / "b", pepper)
+    scope = ErasureScope(tenant="default", collection="c", document_ids=("a",))
+    erasure = ErasureStore(database, pepper).erase(scope)
+    carried = [Suppressions(pepper).carry]
+    for _ in range(2):  # and it is remembered for the next time
+        restored(database, tmp_path / "b", is_replaced=True, carried=carried)
+        assert CollectionStore(database).get("c").num_documents == 1
+        assert DocumentStore(database).get("c", "b").document.text == "other text"
+        assert ErasureStore(database, pepper).get("default", erasure.id) == erasure
 
 
 @pytest.fixture(scope="module")

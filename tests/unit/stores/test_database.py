@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, bindparam, exc, insert, select, text
 
-from deployments.errors import Conflict, StoreUnavailable
-from deployments.stores import database as module
+from deployments.errors import Conflict, RagError, StoreUnavailable
 from deployments.stores import schema, sqlite
-from deployments.stores.database import ERRORS, Database, translated
+from deployments.stores.database import Database
+from deployments.stores.sql_errors import ERRORS, translated
+from tests.unit.stores.material import ONLY_SQLITE
 
 
 def subclasses(cls: type) -> set[type]:
@@ -44,9 +45,9 @@ def test_translated_error_repeats_no_value(database: Database):
 
 
 def test_unknown_library_error_becomes_internal():
-    with pytest.raises(module.RagError) as caught, translated():
+    with pytest.raises(RagError) as caught, translated():
         raise exc.InvalidRequestError("secret")
-    assert type(caught.value) is module.RagError
+    assert type(caught.value) is RagError
     assert caught.value.message == "internal error"
 
 
@@ -133,6 +134,7 @@ def test_sqlite_connection_is_durable_and_strict(tmp_path: Path):
     database.close()
 
 
+@ONLY_SQLITE
 def test_sqlite_writers_of_many_threads_take_turns(database: Database):
     def increase() -> None:
         for _ in range(20):

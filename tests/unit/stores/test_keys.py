@@ -1,6 +1,7 @@
 import multiprocessing
 import stat
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -86,12 +87,11 @@ def test_no_hash_matches_the_one_of_unknown_ids(store: KeyStore, monkeypatch):
         store.verify(f"rs_{'0' * 32}_{'A' * 43}")
 
 
-def test_secret_is_not_in_the_files(store: KeyStore, database: Database, tmp_path: Path):
+def test_secret_is_not_in_the_files(store: KeyStore, database_bytes: Callable[[], bytes]):
     bearers = [store.create("x")[1] for _ in range(5)]
     for bearer in bearers:
         store.verify(bearer)
-    database.close()
-    stored = b"".join(file.read_bytes() for file in (tmp_path / "state").iterdir())
+    stored = database_bytes()
     assert b"keys" in stored
     for bearer in bearers:
         assert bearer.split("_", 2)[2].encode() not in stored

@@ -1,9 +1,14 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deployments.errors import StoreUnavailable
 from deployments.stores.lexical import LexicalIndex
+from deployments.stores.workspace import Workspace
 
 NONE = np.empty(0, dtype=np.int64)
 TEXTS = [
@@ -101,3 +106,60 @@ def test_changes_show_only_when_shown():
     assert sorted(found(index, "one two")) == [1, 2]
     index.show()
     assert sorted(found(index, "one two")) == [2, 3]
+
+
+def grown(workspace: Workspace, max_in_memory: int = 5) -> LexicalIndex:
+    """Return an index whose chunks came, went and outgrew the memory in several commits."""
+    index = LexicalIndex(workspace, max_in_memory)
+    for first in range(0, 12, 3):
+        numbers = np.arange(first, first + 3)
+        removed = numbers[:1] - 3 if first else NONE
+        index.stage(numbers, [f"word number{n}" for n in numbers], removed)
+        index.commit()
+        index.show()
+    return index
+
+
+def numbers_of(index: LexicalIndex) -> list[int]:
+    return [hit.number for hit in index.search("word", 50)]
+
+
+def test_growing_index_moves_to_a_folder_and_finds_the_same(tmp_path: Path):
+    small = grown(Workspace(tmp_path / "small", 0), max_in_memory=100)
+    large = grown(Workspace(tmp_path / "large", 0))
+    assert numbers_of(small) == numbers_of(large) == [1, 2, 4, 5, 7, 8, 9, 10, 11]
+    assert not (tmp_path / "small").exists()
+    assert large.num_bytes == sum(
+        file.stat().st_size for file in (tmp_path / "large").glob("*/*/*")
+    )
+
+
+@pytest.mark.parametrize("max_in_memory", [5, 100])
+def test_saved_index_has_the_living_chunks_only(tmp_path: Path, max_in_memory: int):
+    workspace = Workspace(tmp_path / "work", 0)
+    index = grown(workspace, max_in_memory)
+    index.stage(np.array([99]), ["word late"], NONE)
+    index.commit()
+    folder = workspace.new_folder()
+    assert folder is not None
+    index.save(folder)
+    loaded = LexicalIndex.load(folder, workspace)
+    index.show()
+    assert numbers_of(loaded) == numbers_of(index)
+    loaded.stage(np.array([100]), ["word later"], np.array([1]))
+    loaded.commit()
+    loaded.show()
+    assert set(numbers_of(loaded)) ^ set(numbers_of(index)) == {1, 100}
+
+
+def test_disk_that_refuses_leaves_the_next_index_in_memory(tmp_path: Path):
+    workspace = Workspace(tmp_path / "work", 0)
+    index = grown(workspace)
+    for folder in (tmp_path / "work").glob("*/*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    with pytest.raises(StoreUnavailable):  # at the first file that it writes
+        index.stage(np.array([99]), ["word late"], NONE)
+    again = grown(workspace)
+    assert numbers_of(again) == [1, 2, 4, 5, 7, 8, 9, 10, 11]
+    assert not again.can_save
+    assert numbers_of(index) == numbers_of(again), "what was open stays readable"

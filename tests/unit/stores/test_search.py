@@ -13,7 +13,7 @@ from deployments.stores.documents import DocumentStore
 from deployments.stores.follower import Follower
 from deployments.stores.search import Searcher
 from deployments.types import Condition, ScoredChunk, SearchRequest
-from tests.unit.stores.material import DIM, MODEL, doc, put, settings, vector
+from tests.unit.stores.material import DIM, MODEL, ONLY_SQLITE, doc, put, settings, vector
 
 MODES = ("dense", "lexical", "hybrid")
 
@@ -268,6 +268,7 @@ def test_index_that_disagrees_with_the_database_is_built_again(
     assert {chunk.text for chunk in find(searcher)} == {"some text", "new text"}
 
 
+@ONLY_SQLITE
 def test_search_reads_the_database_twice(database: Database, searcher: Searcher):
     put(database, [doc("1")])
     find(searcher)
@@ -282,8 +283,8 @@ def test_vectors_survive_the_database_bit_for_bit(database: Database, searcher: 
     put(database, [doc("1")])
     find(searcher)
     (follower,) = searcher.followers.all()
-    assert follower.num_bytes == DIM * 4
-    stored = follower._indexes.dense._index.reconstruct(0)
+    assert follower.num_vector_bytes == DIM * 4 + 8 + 1  # the vector, its number, its bit
+    (stored,) = follower._indexes.dense.frozen().view.vectors(slice(None))
     assert np.array_equal(stored, vector("some text"))
 
 

@@ -2,13 +2,23 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from deployments.config import RetrieverArgs
 from deployments.errors import InvalidRequest
+from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
+from deployments.stores.documents import DocumentStore
 from deployments.stores.search import Searcher
-from deployments.types import Condition, SearchRequest
+from deployments.stores.vectors import ready_vector
+from deployments.types import (
+    CollectionSettings,
+    Condition,
+    EmbeddedText,
+    SearchRequest,
+    Segment,
+)
 from tests.unit.stores.material import DIM, doc, put, vector
 from tests.unit.stores.test_search import MODES, find, ids
 
@@ -133,3 +143,20 @@ def test_ready_vector_is_for_dense_mode(database: Database, searcher: Searcher, 
     put(database, [doc("1")])
     with pytest.raises(InvalidRequest):
         searcher.search(SearchRequest(collection="c", vector=(1.0,) * DIM, mode=mode), None, None)
+
+
+@pytest.mark.parametrize(("metric", "best"), [("cosine", "half"), ("dot", "long"), ("l2", "same")])
+def test_ready_vector_is_compared_by_the_collections_metric(
+    database: Database, metric: str, best: str
+):
+    vectors = {"half": (1.0, 0.1), "same": (2.0, 0.2), "long": (9.0, 9.0)}
+    settings = CollectionSettings(embedding_model="", dim=2, metric=metric)
+    CollectionStore(database).create("m", settings)
+    embedded = [
+        EmbeddedText((Segment(0, 1, 0),), ready_vector(numbers, 2, "v", metric)[np.newaxis])
+        for numbers in vectors.values()
+    ]
+    DocumentStore(database).upsert("m", "", [doc(name, "x") for name in vectors], embedded)
+    request = SearchRequest(collection="m", vector=(2.0, 0.2), mode="dense", top_k=3)
+    found = Searcher(database, RetrieverArgs()).search(request, None, None)
+    assert found[0].document_id == best

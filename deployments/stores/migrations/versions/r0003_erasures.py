@@ -74,11 +74,11 @@ def _fill_documents() -> None:
 
 
 def _fill_chunks() -> None:
-    names = ("collection_id", "number", "document_id", "start", "end", "text", "vector", "checksum")
-    table = sa.table("chunks", *map(sa.column, names))
+    names = ("collection_id", "number", "id", "document_id", "start", "end", "text", "vector")
+    table = sa.table("chunks", *map(sa.column, (*names, "checksum")))
     for row in _rows(table, table.c.collection_id, table.c.number):
         found = chunk_checksum(
-            row.number, row.document_id, row.start, row.end, row.text, bytes(row.vector)
+            row.number, row.id, row.document_id, row.start, row.end, row.text, bytes(row.vector)
         )
         where = (table.c.collection_id == row.collection_id) & (table.c.number == row.number)
         op.get_bind().execute(sa.update(table).where(where).values(checksum=found))
