@@ -40,13 +40,13 @@ class GraphIndex:
     def __init__(self, index: Any, num_trained: int, effort: int = 64) -> None:
         self._index = index
         self._view: RowView | None = None
-        self._num_bytes = _num_bytes(index)
+        self._num_bytes, self._num_rows = _num_bytes(index), int(index.ntotal)
         self.num_trained = num_trained
         self.effort = effort
 
     def __len__(self) -> int:
         """Return how many rows, from the first on, are in the graph."""
-        return int(self._index.ntotal)
+        return self._num_rows
 
     @property
     def num_bytes(self) -> int:

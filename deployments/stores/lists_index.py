@@ -24,6 +24,9 @@ OVERSAMPLING = 20
 
 NUM_CODE_VALUES = 256
 
+MAX_KEPT_PARAMETERS = 64
+"""Efforts whose parameters are kept: callers may ask for any."""
+
 CODES_PER_ROW = 1.2
 """Codes that are compared in the time of one fp32 vector.
 
@@ -39,12 +42,15 @@ class ListsIndex:
     def __init__(self, index: Any, dim: int, num_trained: int, effort: int = 16) -> None:
         self._index = index
         self._dim = dim
+        self._num_rows, self._num_lists = int(index.ntotal), int(index.nlist)
+        self._padded_dim = int(index.d)
+        self._parameters: dict[int, Any] = {}  # of searches among all rows
         self.num_trained = num_trained
-        self.effort = min(effort, int(index.nlist))
+        self.effort = min(effort, self._num_lists)
 
     def __len__(self) -> int:
         """Return how many rows, from the first on, are in the lists."""
-        return int(self._index.ntotal)
+        return self._num_rows
 
     @property
     def num_bytes(self) -> int:
@@ -57,7 +63,7 @@ class ListsIndex:
     @property
     def max_effort(self) -> int:
         """Return the number of lists."""
-        return int(self._index.nlist)
+        return self._num_lists
 
     @classmethod
     def build(cls, view: RowView, go_on: GoOn) -> "ListsIndex":
@@ -89,8 +95,8 @@ class ListsIndex:
         self, query: NDArray[np.float32], size: int, effort: int, selector: Any
     ) -> NDArray[np.int64]:
         """Return about `size` rows near the query among those that a FAISS selector lets pass."""
-        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=min(effort, self.max_effort))
-        padded = _padded(query[np.newaxis], int(self._index.d))
+        parameters = self._parameters_for(min(effort, self._num_lists), selector)
+        padded = _padded(query[np.newaxis], self._padded_dim)
         found: NDArray[np.int64] = self._index.search(
             padded, min(size * OVERSAMPLING, len(self)), params=parameters
         )[1][0]
@@ -98,7 +104,18 @@ class ListsIndex:
 
     def cost(self, effort: int) -> float:
         """Return how many rows could be read exactly in the time of a search."""
-        return int(self._index.nlist) + len(self) * effort / int(self._index.nlist) / CODES_PER_ROW
+        return self._num_lists + self._num_rows * effort / self._num_lists / CODES_PER_ROW
+
+    def _parameters_for(self, effort: int, selector: Any) -> Any:
+        """Return FAISS's parameters; making them anew takes longer than reading a list."""
+        if selector is not None:
+            return faiss.SearchParametersIVF(sel=selector, nprobe=effort)
+        kept = self._parameters.get(effort)
+        if kept is None:
+            kept = faiss.SearchParametersIVF(nprobe=effort)
+            if len(self._parameters) < MAX_KEPT_PARAMETERS:
+                self._parameters[effort] = kept
+        return kept
 
     def save(self, path: Path) -> None:
         """Write lists and centroids."""

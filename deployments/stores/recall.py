@@ -69,7 +69,7 @@ def _between(
     if size < 4:
         return stored
     b, c, d = (view.vectors(near[:, size * part // 4]) for part in (1, 2, 3))
-    queries: NDArray[np.float32] = (stored + b + c - d) * np.float32(0.5)
+    queries = (stored + b + c - d) / 2
     if view.codec.metric == "cosine":
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
         queries = np.divide(queries, norms, out=stored.copy(), where=norms > 0)

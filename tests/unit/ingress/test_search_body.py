@@ -41,6 +41,28 @@ async def test_options_reach_the_graph(client: httpx.AsyncClient, graph: FakeGra
     assert (request.has_highlights, request.vector) == (True, None)
 
 
+async def test_effort_reaches_the_graph(client: httpx.AsyncClient, graph: FakeGraph):
+    assert (await search(client, query="x", nprobe=7, ef_search=300)).status_code == 200
+    [request] = graph.searches
+    assert (request.nprobe, request.ef_search) == (7, 300)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"nprobe": 0},
+        {"nprobe": 65_537},
+        {"ef_search": 4097},
+        {"nprobe": 3, "mode": "lexical"},
+        {"ef_search": 3, "mode": "lexical"},
+    ],
+)
+async def test_effort_out_of_bounds_is_refused(client: httpx.AsyncClient, fields: dict):
+    response = await search(client, query="x", **fields)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == next(iter(fields))
+
+
 async def test_vector_takes_the_querys_place(client: httpx.AsyncClient, graph: FakeGraph):
     await search(client, vector=[1, 0.5], mode="dense", group_by="document")
     [request] = graph.searches
