@@ -35,7 +35,7 @@ from deployments.types import (
 from graphs.batches import batches
 from graphs.embedders import Embedders
 from graphs.erasing import Erasing
-from graphs.handles import Deadline, call, plainly_pickled
+from graphs.handles import Deadline, call, has_peers, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
 from graphs.shards import Shards
 from graphs.spaces import Ask, Spaces
@@ -199,8 +199,9 @@ class Corpus:
         return await self._erasing.receipt(tenant, erasure_id, Deadline(timeout_s))
 
     async def maintain(self) -> None:
-        """Take up erasures that nobody completes, until cancelled."""
-        await self._erasing.resume()
+        """Take up erasures that a lost ingress began, until cancelled."""
+        if has_peers():
+            await self._erasing.resume()
 
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
         return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))

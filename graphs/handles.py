@@ -164,6 +164,11 @@ def plainly_pickled(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
     return handle.options(request_serialization="pickle", response_serialization="pickle")
 
 
+def has_peers() -> bool:
+    """Return whether other processes may serve the same graph: not in Serve's local testing mode."""
+    return bool(ray.is_initialized())
+
+
 def node_address() -> str:
     """Return the address at which other replicas reach this one."""
     return str(get_node_ip_address()) if ray.is_initialized() else "127.0.0.1"  # type: ignore[no-untyped-call]
