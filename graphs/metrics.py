@@ -59,6 +59,22 @@ RETRIEVER: tuple[Gauge, ...] = (
     ("ragserve_retriever_replicas", "Retriever replicas that answer", _count),
     ("ragserve_retriever_collections", "Most collections in a memory", _most("num_collections")),
     ("ragserve_retriever_chunks", "Most chunks in a memory", _most("num_chunks")),
+    ("ragserve_retriever_bytes", "Largest memory of indexes", _most("num_bytes")),
+    (
+        "ragserve_retriever_over_budget",
+        "Replicas in which one collection alone exceeds the budget",
+        _total("is_over_budget"),
+    ),
+    (
+        "ragserve_retriever_evicted",
+        "Collections unloaded for others since the replicas started",
+        _total("num_evicted"),
+    ),
+    (
+        "ragserve_retriever_snapshots_refused",
+        "Damaged or foreign snapshots met since the replicas started",
+        _total("num_snapshots_refused"),
+    ),
 )
 
 

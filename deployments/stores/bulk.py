@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import JSON, Connection, Table, bindparam, insert
@@ -19,12 +20,8 @@ def insert_many(connection: Connection, table: Table, rows: Sequence[Mapping[str
     statement = insert(table).values({name: bindparam(name) for name in rows[0]})
     compiled = statement.compile(dialect=sqlite.dialect())
     names = list(compiled.positiontup or ())
-    dumps = [json.dumps if isinstance(table.c[n].type, JSON) else None for n in names]
-    values = [
-        tuple(
-            row[name] if dump is None else dump(row[name])
-            for name, dump in zip(names, dumps, strict=True)
-        )
-        for row in rows
-    ]
+    for name in names:
+        if isinstance(table.c[name].type, JSON):
+            rows = [{**row, name: json.dumps(row[name])} for row in rows]
+    values = list(map(itemgetter(*names), rows))
     connection.exec_driver_sql(str(compiled), values)

@@ -9,6 +9,9 @@ import json
 import zlib
 from typing import Any
 
+_sorted_json = json.JSONEncoder(sort_keys=True).encode
+"""As `json.dumps`, which makes an encoder each time."""
+
 
 def checksum(*parts: str | bytes | int | None) -> int:
     """Return the CRC-32 of values in their order; equal values in other places differ."""
@@ -21,7 +24,7 @@ def checksum(*parts: str | bytes | int | None) -> int:
 
 def document_checksum(document_id: str, title: str, metadata: dict[str, Any]) -> int:
     """Return the checksum of what a search says of a document besides its chunks."""
-    return checksum(document_id, title, json.dumps(metadata, sort_keys=True))
+    return checksum(document_id, title, _sorted_json(metadata))
 
 
 def chunk_checksum(

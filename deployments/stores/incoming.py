@@ -63,11 +63,7 @@ class Raw:
             raise invalid(self.problem, "vector")
         if self.spans is None and not text.strip():
             raise invalid("the text is blank", "text")
-        spans = [(0, len(text))] if self.spans is None else self.spans
-        if any(not 0 <= start <= end <= len(text) for start, end in spans):
-            raise invalid("a chunk lies outside of its document's text", "chunks")
-        segments = tuple(Segment(start, end, 0) for start, end in spans)
-        embedded = EmbeddedText(segments, self.vectors)
+        embedded = EmbeddedText(self._segments(len(text)), self.vectors)
         document = Document(
             id=document_id,
             text=text,
@@ -78,6 +74,13 @@ class Raw:
         )
         times = None if self.times is None else (_time(self.times[0]), _time(self.times[1]))
         return Incoming(row, document_id, document, embedded, times)
+
+    def _segments(self, length: int) -> tuple[Segment, ...]:
+        if self.spans is None:
+            return (Segment(0, length, 0),)
+        if any(not 0 <= start <= end <= length for start, end in self.spans):
+            raise invalid("a chunk lies outside of its document's text", "chunks")
+        return tuple(Segment(start, end, 0) for start, end in self.spans)
 
 
 def plain(

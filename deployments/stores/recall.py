@@ -72,7 +72,7 @@ def _between(
     queries = (stored + b + c - d) / 2
     if view.codec.metric == "cosine":
         norms = np.linalg.norm(queries, axis=1, keepdims=True)
-        queries = np.where(norms > 0, queries / np.where(norms > 0, norms, 1), stored)
+        queries = np.divide(queries, norms, out=stored.copy(), where=norms > 0)
     return np.ascontiguousarray(queries, dtype=np.float32)
 
 

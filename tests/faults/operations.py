@@ -104,7 +104,7 @@ def prepare(base: str, url: str, state: Path) -> None:
     if base == "first":
         database = Database(url)
         with database.migration() as connection:
-            command.downgrade(migrations._config(connection), "0001")
+            command.downgrade(migrations.alembic_config(connection), "0001")
         database.close()
 
 

@@ -20,7 +20,7 @@ DOCUMENTS = [
 def sharded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     config = yaml.safe_load((ROOT / "configs/fake.yaml").read_text())
     application = config["applications"][0]
-    application["args"]["retriever"] = {"shards": 2}
+    application["args"]["retriever"] = {"shards": 2, "replicas_per_collection": 1}
     deployments = application["deployments"]
     retriever = next(one for one in deployments if one["name"] == "Retriever")
     deployments.remove(retriever)
@@ -74,6 +74,15 @@ def test_answer_is_grounded_in_all_shards(sharded: httpx.Client) -> None:
     body = {"prompt": "Part 7 of the story", "retrieval": {"collection": "story", "top_k": 20}}
     answer = sharded.post("/v1/inference", json=body).raise_for_status().json()
     assert len({source["document_id"] for source in answer["sources"]}) > 10
+
+
+def test_one_replica_of_each_shard_holds_a_collection(sharded: httpx.Client) -> None:
+    for _ in range(10):
+        ids(sharded)
+    stats = sharded.get("/v1/data/collections/story").raise_for_status().json()["index_stats"]
+    assert len(stats) == 2
+    assert sum(one["num_rows"] for one in stats) >= len(DOCUMENTS)
+    assert all(one["num_rows"] < len(DOCUMENTS) for one in stats)
 
 
 def test_every_shard_must_be_ready(sharded: httpx.Client) -> None:

@@ -20,6 +20,7 @@ from tests.unit.ingress.fake_graph import FakeGraph
 INGRESS = Path(__file__).resolve().parents[3] / "deployments/ingress"
 
 Ask = tuple[str, str, dict[str, Any]]
+PARQUET = "application/vnd.apache.parquet"
 MESSAGES = [{"role": "user", "content": "ferry"}]
 
 
@@ -49,6 +50,12 @@ ASKS: dict[str, Callable[[str], Ask]] = {
     "listDocuments": lambda name: at("GET", "/v1/data/documents", name),
     "getDocument": lambda name: at("GET", "/v1/data/documents/a", name),
     "deleteDocument": lambda name: at("DELETE", "/v1/data/documents/a", name),
+    "export": lambda name: ("POST", f"/v1/data/collections/{name}/export", {}),
+    "import": lambda name: (
+        "POST",
+        f"/v1/data/collections/{name}/import",
+        {"content": b"PAR1", "headers": {"content-type": PARQUET}},
+    ),
     "erase": lambda name: post("/v1/data/delete", collection=name, ids=["a"]),
     "createChatCompletion": lambda name: post(
         "/v1/chat/completions", model=f"rag/{name}", messages=MESSAGES

@@ -40,7 +40,7 @@ def test_migrate_again_changes_nothing(database: Database, database_url: str):
 
 def test_downgrade_leaves_no_table_and_upgrade_restores(database: Database, database_url: str):
     with database.migration() as connection:
-        command.downgrade(migrations._config(connection), "base")
+        command.downgrade(migrations.alembic_config(connection), "base")
         assert inspect(connection).get_table_names() == ["alembic_version"]
     migrate(database_url)
     with database.read() as connection:
@@ -50,7 +50,7 @@ def test_downgrade_leaves_no_table_and_upgrade_restores(database: Database, data
 def test_documents_of_the_first_revision_are_still_found(database: Database, database_url: str):
     put(database, [doc("a", "some text"), doc("b", "more text")])
     with database.migration() as connection:
-        command.downgrade(migrations._config(connection), "0001")
+        command.downgrade(migrations.alembic_config(connection), "0001")
     migrate(database_url)
     request = SearchRequest(collection="c", query="some", mode="lexical")
     found = Searcher(database, RetrieverArgs()).search(request, None, None)
