@@ -36,6 +36,7 @@ def others(python: str, folder: Path) -> list[Measured]:
             print(f"{name} is left out: {done.stderr.strip()}")
         elif done.returncode:
             print(f"{name} failed: {done.stderr.strip()[-2000:]}")
+        print(done.stdout, end="", flush=True)
         measured += [json.loads(line) for line in done.stdout.splitlines()]
     return measured
 
