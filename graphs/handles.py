@@ -165,7 +165,7 @@ def plainly_pickled(handle: DeploymentHandle[Any]) -> DeploymentHandle[Any]:
 
 
 def has_peers() -> bool:
-    """Return whether other processes may serve the same graph: not in Serve's local testing mode."""
+    """Return whether other processes may serve this graph: not in Serve's local testing mode."""
     return bool(ray.is_initialized())
 
 

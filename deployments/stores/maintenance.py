@@ -143,6 +143,8 @@ class Maintenance:
             if now is None:
                 return
             new.follow(connection, now, self._goes_on)
+        while self._goes_on() and new.improve(self._goes_on):
+            pass  # else searches of a large collection read all of it until the next round
         followers.swap(name, follower, new)
 
     def _goes_on(self) -> bool:
