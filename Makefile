@@ -79,7 +79,7 @@ test-e2e: install-dev ## Tests of the default application over HTTP, with the re
 test-chaos: install-dev servers ## Tests that kill processes while requests run
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 
-test-faults: install-dev servers ## Every crash point, power loss, kill and damage (half an hour)
+test-faults: install-dev servers ## Every crash point, power loss, kill and damage (an hour)
 	RAGSERVE_TEST_FAULTS=all $(BIN)/pytest tests/unit/stores/test_faults_*.py tests/chaos/test_store_*.py $(PYTEST_ARGS)
 
 bench: install-dev ## Measure against the limits of this machine
