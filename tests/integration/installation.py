@@ -70,7 +70,7 @@ class Installation:
 
     def wait_until_ready(self, process: subprocess.Popen[str]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.answers():
+        while self.phase() != "ready" or not self.answers():  # the edge answers a moment earlier
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.2)
