@@ -102,14 +102,22 @@ def bare(dense: DenseIndex) -> Search:
 def in_turns(
     searches: list[Search], asked: NDArray[np.float32]
 ) -> list[tuple[list[float], list[list[int]]]]:
-    results: list[tuple[list[float], list[list[int]]]] = [([], []) for _ in searches]
-    for query in np.concatenate([asked[:20], asked]):  # the first ones warm up
-        for search, (times, found) in zip(searches, results, strict=True):
+    """Return times in ms and rows found of each search, for the queries in their order.
+
+    The searches take turns with different queries: none finds in the processor's caches what
+    another one has just read for the same query.
+    """
+    num_queries, apart = len(asked), len(asked) // len(searches)
+    times = np.zeros((len(searches), num_queries))
+    found: list[list[list[int]]] = [[[]] * num_queries for _ in searches]
+    for turn in range(-20, num_queries):  # the first ones warm up
+        for which, search in enumerate(searches):
+            query = (turn + which * apart) % num_queries
             start_s = time.perf_counter()
-            rows = search(query)
-            times.append((time.perf_counter() - start_s) * 1000)
-            found.append(rows)
-    return [(times[20:], found[20:]) for times, found in results]
+            rows = search(asked[query])
+            times[which, query] = (time.perf_counter() - start_s) * 1000
+            found[which][query] = rows
+    return list(zip(times.tolist(), found, strict=True))
 
 
 def recall(found: list[list[int]], truth: NDArray[np.int64]) -> float:
