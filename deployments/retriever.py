@@ -31,6 +31,7 @@ from deployments.stores.parquet_rows import Limits
 from deployments.stores.pepper import pepper
 from deployments.stores.rankings import ShardRankings
 from deployments.stores.search import NotLoaded, Searcher
+from deployments.stores.suppressions import Suppressions
 from deployments.stores.transfers import Transfers
 from deployments.types import (
     CollectionChanges,
@@ -105,7 +106,8 @@ class Retriever:
         self._database = Database(settings.database, pool_size=num_threads + 2)
         self._collections = CollectionStore(self._database)
         self._documents = DocumentStore(self._database)
-        self._erasures = ErasureStore(self._database, pepper(settings.state_path))
+        secret = pepper(settings.state_path)
+        self._erasures = ErasureStore(self._database, secret)
         self._vacuuming = asyncio.Lock()
         self._next_vacuum: asyncio.Task[None] | None = None
         self._searcher = Searcher(self._database, args, shard, settings.state_path)
@@ -113,7 +115,9 @@ class Retriever:
         self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
         self._writers = ThreadPoolExecutor(NUM_WRITERS, "retriever-write")
         self._loaders = ThreadPoolExecutor(NUM_LOADERS, "retriever-load")
-        self._mover = Mover(Transfers(self._database, locations_of(settings.transfer_roots)))
+        locations = locations_of(settings.transfer_roots)
+        transfers = Transfers(self._database, locations, Suppressions(secret))
+        self._mover = Mover(transfers)
         self._loads = Loads(self._searcher.load, self._loaders)
         self._maintenance.start()
 

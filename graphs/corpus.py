@@ -4,6 +4,7 @@ Vectors go from Embedder to Retriever as an un-awaited response: our code in the
 them. It does not know prompts or answers (``rag.py``).
 """
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -35,7 +36,7 @@ from deployments.types import (
 from graphs.batches import batches
 from graphs.embedders import Embedders
 from graphs.erasing import Erasing
-from graphs.handles import Deadline, call, has_peers, plainly_pickled
+from graphs.handles import Deadline, call, call_every, has_peers, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
 from graphs.shards import Shards
 from graphs.spaces import Ask, Spaces
@@ -53,7 +54,7 @@ class Corpus:
     ) -> None:
         self._embedders = embedders
         self._shards = shards
-        self._erasing = Erasing(shards)
+        self._erasing = Erasing(shards, self._forget)
         self._reranker = plainly_pickled(reranker) if reranker else None
         default = embedders.handle(embedders.default)
         self._reranking = Reranking(default, self._reranker, reranking_model)
@@ -202,6 +203,13 @@ class Corpus:
         """Take up erasures that a lost ingress began, until cancelled."""
         if has_peers():
             await self._erasing.resume()
+
+    async def _forget(self, deadline: Deadline) -> None:
+        """Have every replica of the models here keep nothing of the texts that it has read."""
+        handles = [self._embedders.handle(model) for model in self._embedders.models]
+        if self._reranker is not None:
+            handles.append(self._reranker)
+        await asyncio.gather(*(call_every(handle, "forget", deadline) for handle in handles))
 
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
         return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))

@@ -24,6 +24,8 @@ from deployments.types import CollectionSettings, Document, IndexSettings
 FORMAT = "1"
 SETTINGS = "ragserve.collection"
 VERSION = "ragserve.format"
+SOURCE = "ragserve.name"
+"""The collection's name: what was erased from it does not come back under another one."""
 
 GROUP_BYTES = 8 * 1024 * 1024
 GROUP_ROWS = 10_000
@@ -80,8 +82,8 @@ class Export:
                     group = _Group(collection.dim)
             if group.rows:
                 yield self._written(writer, group)
-            metadata = {VERSION: FORMAT, SETTINGS: json.dumps(settings_of(collection))}
-            yield writer.finish(metadata)
+            settings = json.dumps(settings_of(collection))
+            yield writer.finish({VERSION: FORMAT, SETTINGS: settings, SOURCE: collection.name})
 
     def _written(self, writer: SealedWriter, group: "_Group") -> bytes:
         self.num_documents += len(group.rows)

@@ -59,6 +59,8 @@ class Follower:
         self.metric = head.metric
         self.following = threading.Lock()
         """Held by the thread that applies changes; whoever holds it sees no other apply any."""
+        self.replacing = threading.Lock()
+        """Held by the thread that builds another in its place."""
         self.is_broken = False
         self.checked_at_s = -math.inf
         """When it was last known to have every change, on the monotonic clock."""
