@@ -51,7 +51,7 @@ class Stored(NamedTuple):
     document_checksum: int
 
     def sound_metadata(self) -> dict[str, Any]:
-        """Return the document's metadata; raises StoreUnavailable when the row is damaged."""
+        """Return the document's metadata; raises DatabaseDamaged where it cannot be."""
         place = (self.number, self.id, self.document_id, self.start, self.end)
         check_chunk(*place, self.text, self.vector, self.checksum)
         named = (self.document_id, self.title, self.metadata, self.document_checksum)

@@ -100,7 +100,7 @@ def restore(
         RagError: the backup is of a newer revision, or a file is not of its table.
         StoreUnavailable: the database did not answer; nothing has changed.
     """
-    with database.migration() as connection:
+    with database.migration(is_replaced=True) as connection:
         config = alembic_config(connection)
         _check_revision(ScriptDirectory.from_config(config), manifest.revision)
         if not is_replaced and _has_rows(connection):
