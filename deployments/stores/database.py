@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, Select, create_engine, event, text
 from sqlalchemy.engine import make_url
 
 from deployments.stores import sqlite
@@ -69,6 +69,7 @@ class Database:
             return self._engine.execution_options(isolation_level="REPEATABLE READ"), self._engine
         event.listen(self._engine, "connect", sqlite.prepare)
         event.listen(self._engine, "begin", _on_sqlite_begin)
+        event.listen(self._engine, "handle_error", _on_sqlite_error)
         return self._engine, self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     @contextmanager
@@ -115,8 +116,10 @@ class Database:
             sqlite.prepare(connection)
         try:
             yield connection
-        finally:
-            self._idle.append(connection)
+        except BaseException:
+            connection.close()  # it may be one that can only read, for good
+            raise
+        self._idle.append(connection)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -207,6 +210,15 @@ class Database:
         self._engine.dispose()
         while self._idle:
             self._idle.pop().close()
+
+
+def _on_sqlite_error(context: ExceptionContext) -> None:
+    """Let go of a connection that can only read: SQLite opens one when it may not write, for good.
+
+    The folder may take writes again, or has only failed once; then a new connection can write.
+    """
+    code = getattr(context.original_exception, "sqlite_errorcode", 0)
+    context.is_disconnect = context.is_disconnect or code & 0xFF == sqlite3.SQLITE_READONLY
 
 
 def _driver_of(connection: Connection) -> sqlite3.Connection:

@@ -28,6 +28,8 @@ from deployments.stores.backup import (
     tables_of,
 )
 from deployments.stores.bulk import insert_many
+from deployments.stores.checksums import COLLECTION, row_checksum
+from deployments.stores.damage import check_collection
 from deployments.stores.database import Database
 from deployments.stores.folders import BackupFolder
 from deployments.stores.ids import new_id
@@ -171,9 +173,13 @@ def _fill(
 
 def _renew(rows: list[dict[str, Any]], new_ids: dict[str, str], epoch: int) -> None:
     for row in rows:
+        if "checksum" in row:
+            check_collection(row)
         new_ids[row["id"]] = row["id"] = new_id("col")
         if "epoch" in row:
             row["epoch"] = max(row["epoch"] + 1, epoch)
+        if "checksum" in row:
+            row["checksum"] = row_checksum(COLLECTION, row)
 
 
 def _rows(folder: BackupFolder, table: Table) -> Iterator[list[dict[str, Any]]]:
