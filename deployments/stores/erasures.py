@@ -16,6 +16,7 @@ from deployments.errors import NotFound
 from deployments.stores import schema
 from deployments.stores.collections import require_collection
 from deployments.stores.content import BUILT_IN
+from deployments.stores.damage import check_document
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.metadata import MetadataIndex
@@ -50,6 +51,7 @@ class ErasureStore:
 
         Raises:
             CollectionNotFound: no collection has this path.
+            DatabaseDamaged: a filter cannot be trusted, for a document is damaged.
             StoreUnavailable: the database did not answer; safe to retry.
         """
         with self._database.write() as connection:
@@ -135,6 +137,8 @@ def _matching(connection: Connection, collection_id: str, scope: ErasureScope) -
         yield from connection.scalars(ids.where(table.c.subject == scope.subject)).all()
     elif scope.filter is not None:
         rows = list(documents_of(connection, collection_id))
+        for row in rows:
+            check_document(row._mapping, row.checksum)
         for start in range(0, len(rows), READ_PAGE):
             yield from _filtered(rows[start : start + READ_PAGE], scope.filter)
 

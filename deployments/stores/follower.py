@@ -19,6 +19,7 @@ from deployments.stores.accelerators import Abandoned, GoOn
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head, changes_since
 from deployments.stores.content import invalid
+from deployments.stores.damage import damaged
 from deployments.stores.dense import MIN_DEAD_ROWS
 from deployments.stores.hits import Hit
 from deployments.stores.indexes import Indexes, Query
@@ -26,6 +27,10 @@ from deployments.stores.locks import ReadWriteLock
 from deployments.stores.plans import Limits
 from deployments.stores.workspace import Workspace
 from deployments.types import IndexSettings, IndexStats, SearchRequest
+
+
+class Disagreement(Exception):
+    """After following, there are more or fewer chunks than the collection counts."""
 
 
 class Follower:
@@ -197,6 +202,10 @@ class Follower:
             connection: the read transaction in which `head` was read.
             head: where this collection's log stands.
             go_on: asked for each batch; when it says no, the follower is broken.
+
+        Raises:
+            DatabaseDamaged: what the log says is not what the collection counts.
+            Disagreement: so it is, but perhaps for what the follower held before; it is broken.
         """
         assert self.can_follow(head)
         if self._sequence >= head.sequence:
@@ -220,8 +229,15 @@ class Follower:
         self._indexes.lexical.commit()
         with self._lock.writing():
             self._indexes.show(_joined(added), _joined(removed))
+            self._check_whole(head)
             self._sequence = head.sequence
         self.num_changed += sum(map(len, added)) + sum(map(len, removed))
+
+    def _check_whole(self, head: Head) -> None:
+        """Compare the number of chunks; of a shard's, the database keeps no count."""
+        if head.num_chunks is None or self.shard.total > 1 or self.num_chunks == head.num_chunks:
+            return
+        raise Disagreement if self._sequence else damaged("collection's index")
 
     def search(
         self, request: SearchRequest, query: Query | None, *, limit: int, depth: int, rrf_k: int

@@ -23,7 +23,7 @@ from deployments.stores.content import invalid
 from deployments.stores.database import Database
 from deployments.stores.fetching import fetch
 from deployments.stores.filters import check_filter
-from deployments.stores.follower import Follower
+from deployments.stores.follower import Disagreement, Follower
 from deployments.stores.followers import Followers
 from deployments.stores.hits import Hit
 from deployments.stores.rankings import ShardRankings, num_wanted
@@ -192,7 +192,12 @@ class Searcher:
                     if not follower.can_follow(now):
                         self.followers.drop(collection, follower)
                         continue
-                    follower.follow(connection, now)
+                    try:
+                        follower.follow(connection, now)
+                    except Disagreement:  # it is broken, and the next is made of the log alone
+                        if is_restored and self.snapshots is not None:
+                            self.snapshots.refuse(follower)
+                        continue
                     if is_restored and not self._is_true(connection, follower, now):
                         continue
                     self.followers.measured(collection, follower)

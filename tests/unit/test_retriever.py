@@ -12,9 +12,9 @@ from deployments.config import RetrieverArgs
 from deployments.errors import (
     CollectionNotFound,
     Conflict,
+    DatabaseDamaged,
     DocumentNotFound,
     EngineFailed,
-    StoreUnavailable,
 )
 from deployments.retriever import NUM_READERS, Retriever
 from deployments.stores.follower import Follower
@@ -154,7 +154,7 @@ async def test_health_follows_the_database(replicas: list[Retriever], tmp_path: 
     for file in (tmp_path / "state").iterdir():
         file.unlink()
     (tmp_path / "state" / "ragserve.db").write_bytes(b"damaged" * 1000)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(DatabaseDamaged):
         await replicas[0].check_health()
 
 

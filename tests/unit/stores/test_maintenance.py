@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
 
 from deployments.errors import StoreUnavailable
-from deployments.stores import changes, dense, maintenance, schema, snapshots
+from deployments.stores import changes, dense, maintenance, snapshots
 from deployments.stores.changes import heads
-from deployments.stores.collections import CollectionStore
+from deployments.stores.collection_rows import change_collection
+from deployments.stores.collections import CollectionStore, require_collection
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.follower import Follower
@@ -41,7 +41,7 @@ def snapshots_in(state: Path) -> list[str]:
 def change(database: Database, **values: object) -> str:
     """Change the collection's row; return its id."""
     with database.write() as connection:
-        connection.execute(update(schema.collections).values(**values))
+        change_collection(connection, require_collection(connection, "c"), **values)
     (collection_id,) = heads(database.rows)
     return collection_id
 
