@@ -15,8 +15,8 @@ sorted_json = json.JSONEncoder(sort_keys=True).encode
 
 COLLECTION = (
     *("id", "tenant", "name", "description", "embedding_model", "dim", "metric", "epoch"),
-    *("sequence", "next_chunk_number", "log_start", "num_chunks", "created_at"),
-    *("index_settings", "default_metadata"),
+    *("sequence", "next_chunk_number", "log_start", "created_at"),
+    *("num_documents", "num_chunks", "index_settings", "default_metadata"),
 )
 """The columns of a collection's row that its checksum covers: all others."""
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, select
+from sqlalchemy import Connection, Row, Select, and_, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from deployments.errors import CollectionNotFound, Conflict
@@ -121,6 +121,7 @@ def insert_collection(connection: Connection, path: str, settings: CollectionSet
         "embedding_model": settings.embedding_model,
         "dim": settings.dim,
         "epoch": 0,
+        "num_documents": 0,
         "num_chunks": 0,
         "metric": settings.metric,
         "index_settings": dataclasses.asdict(settings.index),
@@ -181,12 +182,9 @@ def _check_index(metric: Metric, index: IndexSettings) -> None:
 
 
 def _infos(path: str | None = None) -> Select[Any]:
-    """Return the statement for all collections or one; it reads the documents of no other."""
-    table, documents = schema.collections, schema.documents
-    own = documents.c.collection_id == table.c.id
-    num_documents = select(func.count()).where(own).scalar_subquery()
-    statement = select(table, num_documents.label("num_documents"))
-    statement = statement.order_by(table.c.tenant, table.c.name)
+    """Return the statement for all collections or one."""
+    table = schema.collections
+    statement = select(table).order_by(table.c.tenant, table.c.name)
     if path is None:
         return statement
     tenant, name = check_path(path)

@@ -77,5 +77,5 @@ def check_text(text: str, stored: int) -> None:
 
 def damaged(what: str) -> DatabaseDamaged:
     """Return the error, and log what is damaged."""
-    log.error("a %s does not have its checksum: the database is damaged", what)
+    log.error("a %s is not what was written: the database is damaged", what)
     return DatabaseDamaged("what is stored is damaged: restore it from a backup")

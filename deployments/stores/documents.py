@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Row, Select, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from deployments.errors import Conflict, DocumentNotFound, EngineFailed
 from deployments.stores import schema
@@ -96,14 +96,20 @@ class DocumentStore:
 
         Raises:
             CollectionNotFound: no collection has this path.
+            DatabaseDamaged: a document is damaged, or at the end, one was not among the pages.
         """
         table = schema.documents
         columns = table.c["id", "title", "metadata", "subject", "num_chunks"]
         statement = select(*columns, *table.c["created_at", "updated_at", "checksum"])
         with self._database.read() as connection:
-            collection_id = require_collection(connection, collection).id
-            statement = statement.where(table.c.collection_id == collection_id, table.c.id > after)
+            row = require_collection(connection, collection)
+            own = table.c.collection_id == row.id
+            statement = statement.where(own, table.c.id > after)
             found = _rows(connection, statement.order_by(table.c.id).limit(limit))
+            if len(found) < limit:  # the end: the same index must have shown all
+                shown = select(func.count()).select_from(table).where(own, table.c.id > "")
+                if connection.execute(shown).scalar_one() != row.num_documents:
+                    raise damaged("collection's index")
         return [DocumentInfo(**{name: row._mapping[name] for name in DOCUMENT}) for row in found]
 
     def get(self, collection: str, document_id: str) -> StoredDocument:

@@ -5,7 +5,8 @@ An export is one state of the collection, read in one transaction and written in
 
 import dataclasses
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import groupby
 from typing import Any
 
@@ -128,6 +129,11 @@ def _documents(connection: Connection, collection_id: str) -> Iterator[tuple[Any
         .order_by(chunks.c.document_id, chunks.c.number),
         execution_options=options,
     )
+    with closing(rows), closing(parts):
+        yield from _joined(rows, parts)
+
+
+def _joined(rows: Iterable[Any], parts: Iterable[Any]) -> Iterator[tuple[Any, list[Any]]]:
     groups = groupby(parts, key=lambda row: row.document_id)
     owner, part = next(groups, (None, iter(())))
     for row in rows:

@@ -33,7 +33,7 @@ def delete_documents(connection: Connection, collection: Row[Any], ids: Sequence
     """Delete documents, log their chunks as removed, raise the epoch; return how many chunks."""
     chunks, documents = schema.chunks, schema.documents
     sequence = collection.sequence + 1
-    num_chunks = 0
+    num_documents = num_chunks = 0
     for page in pages(ids):
         where = (chunks.c.collection_id == collection.id, chunks.c.document_id.in_(page))
         numbers = connection.scalars(select(chunks.c.number).where(*where)).all()
@@ -43,13 +43,14 @@ def delete_documents(connection: Connection, collection: Row[Any], ids: Sequence
             connection.execute(insert(schema.removed_chunks), rows)
         connection.execute(delete(chunks).where(*where))
         of_page = (documents.c.collection_id == collection.id, documents.c.id.in_(page))
-        connection.execute(delete(documents).where(*of_page))
+        num_documents += connection.execute(delete(documents).where(*of_page)).rowcount
         num_chunks += len(numbers)
     change_collection(
         connection,
         collection,
         sequence=sequence,
         epoch=collection.epoch + 1,
+        num_documents=collection.num_documents - num_documents,
         num_chunks=collection.num_chunks - num_chunks,
     )
     return num_chunks

@@ -54,6 +54,8 @@ def translated() -> Iterator[None]:
         raise _ours(error) from error
     except sqlite3.Error as error:  # of the connections that bypass SQLAlchemy
         raise _said(_reason(error) or NO_ANSWER) from error
+    except UnicodeDecodeError as error:  # SQLite's message about a damaged schema repeats its bytes
+        raise DatabaseDamaged(DAMAGED) from error
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class Write:
         self._sequence: int = collection.sequence + 1
         self._log_start: int = max(collection.log_start, self._sequence - LOG_LENGTH)
         self._next_number: int = collection.next_chunk_number
+        self._num_documents: int = collection.num_documents
         self._num_chunks: int = collection.num_chunks
         self._defaults: dict[str, Any] = collection.default_metadata
         self._time = utc_now()
@@ -91,6 +92,7 @@ class Write:
         values["checksum"] = row_checksum(DOCUMENT, values)
         table = schema.documents
         if old is None:
+            self._num_documents += 1
             self._documents.append({**values, "collection_id": self._collection_id})
         else:
             self._remove_chunks(document.id)
@@ -106,6 +108,7 @@ class Write:
         self._remove_chunks(document_id)
         where = is_document(self._collection_id, document_id)
         result = self._connection.execute(delete(schema.documents).where(where))
+        self._num_documents -= result.rowcount
         self._has_changed = self._has_changed or result.rowcount == 1
         return result.rowcount == 1
 
@@ -123,6 +126,7 @@ class Write:
             sequence=self._sequence,
             next_chunk_number=self._next_number,
             log_start=self._log_start,
+            num_documents=self._num_documents,
             num_chunks=self._num_chunks,
         )
         removed = schema.removed_chunks

@@ -1,4 +1,4 @@
-"""Checksums of collections and keys, and of all of a document; how many chunks a collection has.
+"""Checksums of collections and keys, and of all of a document; what a collection has, counted.
 
 Revision: 0004, after 0003, 2026-11-23
 """
@@ -25,7 +25,11 @@ branch_labels = None
 depends_on = None
 
 PAGE = 1000
-COLUMNS = (("collections", "num_chunks"), ("collections", "checksum"), ("keys", "checksum"))
+COUNTED = ("documents", "chunks")
+COLUMNS = (
+    *(("collections", f"num_{counted}") for counted in COUNTED),
+    *(("collections", "checksum"), ("keys", "checksum")),
+)
 Row = dict[str, Any]
 
 
@@ -34,17 +38,11 @@ def upgrade() -> None:
     for table, name in COLUMNS:
         op.add_column(table, sa.Column(name, sa.BigInteger(), nullable=False, server_default="0"))
     _change_documents(_of_first_parts, lambda row: row_checksum(DOCUMENT, row))
-    connection, chunks = op.get_bind(), sa.table("chunks", sa.column("collection_id"))
-    for table, columns in (("collections", COLLECTION), ("keys", KEY)):
-        for row in list(_rows(table, columns, "id")):
-            values = {}
-            if table == "collections":
-                own = chunks.c.collection_id == row["id"]
-                count = sa.select(sa.func.count()).select_from(chunks).where(own)
-                values["num_chunks"] = connection.scalar(count)
-            values["checksum"] = row_checksum(columns, {**row, **values})
-            target = sa.table(table, sa.column("id"), *map(sa.column, values))
-            connection.execute(sa.update(target).where(target.c.id == row["id"]).values(values))
+    for row in list(_rows("collections", COLLECTION, "id")):
+        counts = {f"num_{counted}": _count(counted, row["id"]) for counted in COUNTED}
+        _change("collections", row["id"], counts | _sum(COLLECTION, row | counts))
+    for row in list(_rows("keys", KEY, "id")):
+        _change("keys", row["id"], _sum(KEY, row))
 
 
 def downgrade() -> None:
@@ -52,6 +50,23 @@ def downgrade() -> None:
     _change_documents(lambda row: row_checksum(DOCUMENT, row), _of_first_parts)
     for table, name in COLUMNS:
         op.drop_column(table, name)
+
+
+def _count(name: str, collection_id: str) -> int:
+    table = sa.table(name, sa.column("collection_id"))
+    own = table.c.collection_id == collection_id
+    return (
+        op.get_bind().execute(sa.select(sa.func.count()).select_from(table).where(own)).scalar_one()
+    )
+
+
+def _sum(columns: tuple[str, ...], row: Row) -> dict[str, int]:
+    return {"checksum": row_checksum(columns, row)}
+
+
+def _change(name: str, key: str, values: dict[str, int]) -> None:
+    table = sa.table(name, sa.column("id"), *map(sa.column, values))
+    op.get_bind().execute(sa.update(table).where(table.c.id == key).values(values))
 
 
 def _of_first_parts(row: Row) -> int:
