@@ -11,7 +11,7 @@ from deployments.stores.damage import check_chunk, sound_metadata
 from deployments.stores.follower import Follower
 from deployments.stores.highlights import highlights
 from deployments.stores.hits import Hit
-from deployments.stores.lexical import query_terms
+from deployments.stores.terms import query_terms
 from deployments.types import Passage, ScoredChunk, SearchRequest
 
 PAGE = 500

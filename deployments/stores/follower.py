@@ -18,15 +18,15 @@ from deployments.errors import StoreUnavailable
 from deployments.stores.accelerators import Abandoned, GoOn
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head, changes_since
-from deployments.stores.content import invalid
 from deployments.stores.damage import damaged
 from deployments.stores.dense import MIN_DEAD_ROWS
+from deployments.stores.effort import check_effort
 from deployments.stores.hits import Hit
 from deployments.stores.indexes import Indexes, Query
 from deployments.stores.locks import ReadWriteLock
 from deployments.stores.plans import Limits
 from deployments.stores.workspace import Workspace
-from deployments.types import IndexSettings, IndexStats, SearchRequest
+from deployments.types import IndexStats, SearchRequest
 
 
 class Disagreement(Exception):
@@ -113,11 +113,6 @@ class Follower:
         """Keep the indexes from changing; only for moments, and searches of what is new wait."""
         with self.following, self._lock.reading():
             yield self._indexes
-
-    def wait_for_searches(self) -> None:
-        """Return when every search that had begun is done."""
-        with self._lock.writing():
-            return
 
     def totals(self) -> tuple[int, int]:
         """Return how many chunks a search can find, and the sum of their numbers."""
@@ -258,15 +253,6 @@ class Follower:
         check_effort(request, self.head.index)
         with self._lock.reading():
             return self._indexes.rankings(request, query, limit=limit)
-
-
-def check_effort(request: SearchRequest, settings: IndexSettings) -> None:
-    """Raise InvalidRequest where `nprobe` or `ef_search` can never have an effect."""
-    for name, kind in (("nprobe", "ivfpq"), ("ef_search", "hnsw")):
-        if getattr(request, name) is not None and settings.kind not in ("auto", kind):
-            raise invalid(
-                f"`{name}` is for {kind} indexes; this collection's is {settings.kind}", name
-            )
 
 
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:

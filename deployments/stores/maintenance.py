@@ -11,39 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from deployments.errors import CollectionNotFound, StoreUnavailable
 from deployments.stores.changes import Head, heads
 from deployments.stores.database import Database
 from deployments.stores.follower import Follower
+from deployments.stores.pace import Pace
 from deployments.stores.search import Searcher
-from deployments.stores.writes import LOG_LENGTH
 
 log = logging.getLogger(__name__)
 
 MAX_REST_S = 3600.0
 STOP_TIMEOUT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """When something is due. Tests take smaller numbers."""
-
-    interval_s: float = 5.0
-    """Between two looks at all collections; what an erasure leaves in memory goes within it."""
-    sweep_s: float = 600.0
-    """Between two looks for what nobody uses on the disk."""
-    rest_s: float = 30.0
-    """How long a collection rests after its first failure; twice as long after each other."""
-    min_rows: int = 5_000
-    """Rows below which a snapshot saves nothing: they are built in a second."""
-    min_changed: float = 0.1
-    """Share of changed rows that makes another snapshot due, and must be replayed until then."""
-    max_changed: int = 50_000
-    """Changed rows that do so in any case: replaying them takes some five seconds."""
-    max_lag: int = LOG_LENGTH // 2
-    """Transactions that do so too: a snapshot that the log no longer reaches is of no use."""
 
 
 class Maintenance:

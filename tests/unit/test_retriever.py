@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deployments.config import RetrieverArgs
+from deployments.database_replica import NUM_READERS
 from deployments.errors import (
     CollectionNotFound,
     Conflict,
@@ -16,7 +17,7 @@ from deployments.errors import (
     DocumentNotFound,
     EngineFailed,
 )
-from deployments.retriever import NUM_READERS, Retriever
+from deployments.retriever import Retriever
 from deployments.stores.follower import Follower
 from deployments.types import ScoredChunk, SearchRequest, Vectors
 from tests.unit.stores.material import DIM, MODEL, doc, embed, settings, vector

@@ -16,7 +16,7 @@ from deployments.stores.collections import CollectionStore, require_collection
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.follower import Follower
-from deployments.stores.maintenance import Pace
+from deployments.stores.pace import Pace
 from tests.unit.stores.material import FORKSERVER, doc, put
 from tests.unit.stores.replica import PACE, Replica, fill
 
