@@ -1,6 +1,7 @@
 """A Serve configuration file, read strictly: Serve itself ignores every key it does not know."""
 
 import typing
+import warnings
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union
@@ -43,7 +44,30 @@ def problems_of(config: object) -> list[str]:
         ServeDeploySchema.model_validate(config)
     except ValidationError as error:
         return [_place(e["loc"]) + e["msg"] for e in error.errors()]
-    return []
+    return list(_scaling_problems(config))
+
+
+def _scaling_problems(config: dict[str, Any]) -> typing.Iterator[str]:
+    """Check what Serve reads only when it deploys; a bad policy would end its control loop."""
+    from ray.serve.config import AutoscalingConfig
+
+    for application in config.get("applications", []):
+        for deployment in application.get("deployments", []):
+            given = deployment.get("autoscaling_config")
+            if not isinstance(given, dict):
+                continue
+            place = f"{deployment['name']}.autoscaling_config: "
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # of Serve, about its own field names
+                    policy = AutoscalingConfig(**given).policy
+                found = policy.get_policy()
+                if isinstance(found, type):
+                    found(**policy.policy_kwargs)
+            except ValidationError as error:
+                yield from (place + _place(e["loc"]) + e["msg"] for e in error.errors())
+            except (ImportError, AttributeError, TypeError, ValueError) as error:
+                yield f"{place}policy: {error}"
 
 
 def _place(location: tuple[int | str, ...]) -> str:

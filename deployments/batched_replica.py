@@ -68,6 +68,10 @@ class BatchedReplica(ABC, Generic[Engine]):
         """Return what the replica is doing now."""
         return BatchedStats(self._engine.num_tokens_waiting())
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what ``cluster/autoscaling.py`` looks at: how many tokens wait."""
+        return {"tokens_waiting": float(self._engine.num_tokens_waiting())}
+
     async def check_health(self) -> None:
         """Compute something small; the first check waits for the model. A full queue is no illness.
 

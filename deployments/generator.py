@@ -14,6 +14,7 @@ from deployments.delivery.outbox import Outbox
 from deployments.engines.generation.base import EngineRequest, GenerationEngine
 from deployments.engines.generation.grounding import ground
 from deployments.engines.generation.registry import create_engine
+from deployments.engines.generation.waiting import WaitingTokens
 from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.types import (
     Delta,
@@ -41,6 +42,7 @@ class Generator:
         self._engine: GenerationEngine = create_engine(args)
         self._start: asyncio.Task[None] | None = None
         self._outbox = Outbox()
+        self._waiting = WaitingTokens()
 
     async def start(self) -> None:
         """Load the model, once; Serve's first health check waits for it."""
@@ -150,7 +152,10 @@ class Generator:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _engine_events(self, request: EngineRequest) -> AsyncGenerator[ChoiceEvent]:
-        return cast(AsyncGenerator[ChoiceEvent], self._engine.generate(request))
+        events = cast(AsyncGenerator[ChoiceEvent], self._engine.generate(request))
+        # Few answers are as long as they may be: one counts with the default length at most.
+        output = min(request.sampling.max_tokens or 0, self._args.default_max_tokens)
+        return self._waiting.watched(events, len(request.token_ids) + output)
 
     async def _prompt(self, request: GenerationRequest) -> tuple[tuple[int, ...], int]:
         """Return the prompt's tokens and how many passages it holds."""
@@ -222,6 +227,11 @@ class Generator:
     async def stats(self) -> EngineStats:
         """Return what the engine is doing now."""
         return self._engine.stats()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what ``cluster/autoscaling.py`` looks at: tokens waiting, KV cache in use."""
+        usage = self._engine.stats().kv_cache_usage
+        return {"tokens_waiting": float(self._waiting.num_tokens), "kv_cache_usage": usage}
 
     async def check_health(self) -> None:
         """Raise EngineFailed when the engine can no longer make progress."""

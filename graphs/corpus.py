@@ -35,7 +35,7 @@ from deployments.types import (
 from graphs.batches import batches
 from graphs.embedders import Embedders
 from graphs.erasing import Erasing
-from graphs.handles import Deadline, call, has_peers, plainly_pickled
+from graphs.handles import MAX_WAIT_S, Deadline, call, has_peers, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
 from graphs.shards import Shards
 from graphs.spaces import Ask, Spaces
@@ -50,7 +50,9 @@ class Corpus:
         shards: Shards,
         reranker: DeploymentHandle[Any] | None = None,
         reranking_model: str | None = None,
+        max_wait_s: float = MAX_WAIT_S,
     ) -> None:
+        self._max_wait_s = max_wait_s
         self._embedders = embedders
         self._shards = shards
         self._erasing = Erasing(shards)
@@ -68,22 +70,22 @@ class Corpus:
         self, texts: Sequence[str], *, model: str, timeout_s: float
     ) -> tuple[Vectors, list[int]]:
         """Return one vector and the number of tokens per text."""
-        return await call(self._embedders.query(model, texts), Deadline(timeout_s))
+        return await call(self._embedders.query(model, texts), self._deadline(timeout_s))
 
     async def dim(self, model: str, *, timeout_s: float) -> int:
         """Return the length of an embedding model's vectors."""
-        return await self._embedders.dim(model, Deadline(timeout_s))
+        return await self._embedders.dim(model, self._deadline(timeout_s))
 
     async def vectorize(
         self, texts: Sequence[str], *, model: str, overlap_tokens: int | None, timeout_s: float
     ) -> list[EmbeddedText]:
         """Return each text's segments and their vectors; None: they overlap as configured."""
         response = self._embedders.documents(model, texts, overlap_tokens)
-        return await call(response, Deadline(timeout_s))
+        return await call(response, self._deadline(timeout_s))
 
     async def space(self, collection: str, *, timeout_s: float) -> VectorSpace:
         """Return what a collection's vectors are now, or will be if indexing creates it."""
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         try:
             return await self._spaces.fresh(collection, self._asking(deadline))
         except CollectionNotFound:
@@ -97,7 +99,7 @@ class Corpus:
         Large calls are stored in batches, each of them a transaction: after an error the documents
         of earlier batches are stored, and repeating the call is safe.
         """
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         indexed: list[IndexedDocument] = []
         for batch in batches(documents):
             indexed += await self._stored(collection, batch, deadline)
@@ -112,13 +114,13 @@ class Corpus:
         self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
     ) -> Relevance:
         """Return one score in [0, 1] per text, in order; None is the default model."""
-        return await self._reranking.rerank(query, texts, Deadline(timeout_s), model)
+        return await self._reranking.rerank(query, texts, self._deadline(timeout_s), model)
 
     async def search(
         self, request: SearchRequest, *, timeout_s: float, is_reranked: bool = False
     ) -> list[ScoredChunk]:
         """Return matching chunks, best first; reranked, their `score` is the `rerank_score`."""
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         if is_reranked:
             return await self._search_reranked(request, deadline)
         return await self._search(request, deadline)
@@ -135,7 +137,7 @@ class Corpus:
 
     async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
         """Return what each replica that has the collection in memory holds of its vectors."""
-        held = await self._shards.ask_all("index_stats", name, deadline=Deadline(timeout_s))
+        held = await self._shards.ask_all("index_stats", name, deadline=self._deadline(timeout_s))
         return [one for one in held if one is not None]
 
     async def update_collection(
@@ -173,7 +175,7 @@ class Corpus:
         self, collection: str, *, timeout_s: float
     ) -> AsyncGenerator[bytes]:
         """Yield a Parquet file with one state of a collection, in pieces of a few MiB."""
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         stream = self._shards.stream("export_collection", collection, deadline=deadline)
         async with aclosing(stream) as pieces:
             async for piece in pieces:
@@ -192,19 +194,22 @@ class Corpus:
 
     async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
         """Erase documents; return the receipt when all is clean, or after `wait_s`."""
-        return await self._erasing.erase(scope, Deadline(timeout_s), wait_s)
+        return await self._erasing.erase(scope, self._deadline(timeout_s), wait_s)
 
     async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
         """Return a receipt as it is now."""
-        return await self._erasing.receipt(tenant, erasure_id, Deadline(timeout_s))
+        return await self._erasing.receipt(tenant, erasure_id, self._deadline(timeout_s))
 
     async def maintain(self) -> None:
         """Take up erasures that a lost ingress began, until cancelled."""
         if has_peers():
             await self._erasing.resume()
 
+    def _deadline(self, timeout_s: float) -> Deadline:
+        return Deadline(timeout_s, self._max_wait_s)
+
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
-        return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))
+        return await self._shards.ask(method, *args, deadline=self._deadline(timeout_s))
 
     async def _search_reranked(
         self, request: SearchRequest, deadline: Deadline
