@@ -95,10 +95,7 @@ def load(num_clients: int, ask: Callable[[], object]) -> Iterator[None]:
 def test_replicas_follow_the_load_and_no_request_is_lost(
     stack: Stack, replicas: Callable[[str], int]
 ) -> None:
-    with (
-        stack.client() as client,
-        ThreadPoolExecutor(16) as pool,
-    ):
+    with stack.client() as client, ThreadPoolExecutor(16) as pool:
         refused = pool.submit(embed, client, "a", "unplaceable")
 
         def ask() -> None:
@@ -120,7 +117,7 @@ def test_replicas_follow_the_load_and_no_request_is_lost(
         until(replicas, "Embedder", lambda number: number == 0)
         for _ in range(4):  # who looks does not wake
             client.get("/v1/health/ready").raise_for_status()
-            client.get("/metrics").raise_for_status()
+            client.get("/v1/metrics").raise_for_status()
             time.sleep(1)
             assert replicas("Generator") == replicas("Embedder") == 0
 
