@@ -6,9 +6,9 @@ event loop: it computes from what Serve hands it, and never waits. Delays, `min_
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
-from ray.serve.config import AutoscalingContext
+from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 TOKENS_WAITING = "tokens_waiting"
 KV_CACHE_USAGE = "kv_cache_usage"
@@ -16,6 +16,9 @@ KV_CACHE_USAGE = "kv_cache_usage"
 
 STALE_REPORTS = 3
 """A replica that missed this many reports, which come every `metrics_interval_s`, is not known."""
+
+NEGLIGIBLE = 1e-6
+"""Replicas; Serve rounds up, and a rest of a division should not keep one alive."""
 
 
 class TokenScaling:
@@ -49,20 +52,22 @@ class TokenScaling:
         """Return how many replicas there should be; Serve rounds up, and applies its bounds."""
         if ctx.current_num_replicas == 0:  # at rest, or the first one is starting
             return float(ctx.target_num_replicas), {}
-        requests = ctx.total_num_requests / ctx.config.get_target_ongoing_requests()
+        config = cast(AutoscalingConfig, ctx.config)
+        requests = ctx.total_num_requests / config.get_target_ongoing_requests()
         wanted = requests if math.isfinite(requests) else 0.0
         for name, target in self._targets.items():
             loads = self._loads(ctx, name)
             wanted = max(wanted, sum(loads) / target)
             if len(loads) < ctx.current_num_replicas:
                 wanted = max(wanted, float(ctx.target_num_replicas))
-        return wanted, {}
+        return (wanted if wanted > NEGLIGIBLE else 0.0), {}
 
     def _loads(self, ctx: AutoscalingContext, name: str) -> list[float]:
         """Return the mean load of every replica that reported it lately."""
         means = (ctx.aggregated_metrics or {}).get(name, {})
         reports = (ctx.raw_metrics or {}).get(name, {})
-        oldest = (ctx.current_time or 0.0) - STALE_REPORTS * ctx.config.metrics_interval_s
+        config = cast(AutoscalingConfig, ctx.config)
+        oldest = (ctx.current_time or 0.0) - STALE_REPORTS * config.metrics_interval_s
         return [
             max(0.0, mean)
             for replica, mean in means.items()

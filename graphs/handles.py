@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentRes
 from ray.util import get_node_ip_address
 
 from deployments.delivery.inbox import Subscription
-from deployments.errors import DeadlineExceeded, EngineFailed, Overloaded, RagError
+from deployments.errors import DeadlineExceeded, EngineFailed, NoReplica, Overloaded, RagError
 from deployments.types import Finished, GenerationEvent
 
 log = logging.getLogger("ray.serve")
@@ -36,10 +36,6 @@ STRAGGLERS_TIMEOUT_S = 5.0
 
 Response = DeploymentResponse[Any] | DeploymentResponseGenerator[Any]
 """What `handle.method.remote()` returns as Ray types it; the caller knows which of the two."""
-
-
-class NoReplica(Overloaded):
-    """No replica runs: none is wanted while nobody asks, or the first one is still starting."""
 
 
 class Deadline:

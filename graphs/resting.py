@@ -8,15 +8,15 @@ from typing import Any
 
 from ray import serve
 from ray.serve.handle import DeploymentHandle
-from ray.serve.schema import DeploymentStatus, ReplicaState
 
-from deployments.errors import RagError
-from graphs.handles import Deadline, NoReplica, broadcast, call
+from deployments.errors import NoReplica, RagError
+from graphs.handles import Deadline, broadcast, call
 
 BROADCAST_TIMEOUT_S = 1.0
 """After that, one replica that answers is enough: another one may be stuck."""
 
-WELL = {DeploymentStatus.HEALTHY, DeploymentStatus.UPSCALING, DeploymentStatus.DOWNSCALING}
+WELL = {"HEALTHY", "UPSCALING", "DOWNSCALING"}
+"""States of a deployment, in Serve's words, in which it may have no replica on purpose."""
 
 
 async def check(handle: DeploymentHandle[Any], deadline: Deadline) -> None:
@@ -42,6 +42,6 @@ def _is_at_rest(application: str, deployment: str) -> bool:
     """Return whether Serve is content with no replica; a lost one leaves it discontented."""
     found = serve.status().applications.get(application)
     status = found.deployments.get(deployment) if found else None
-    if status is None or status.status not in WELL:
+    if status is None or status.status.value not in WELL:
         return False
-    return not status.replica_states.get(ReplicaState.RUNNING)
+    return all(state.value != "RUNNING" for state in status.replica_states)

@@ -8,8 +8,6 @@ else of the file changes. Prints a JSON object for each of the cases.
 """
 
 import json
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -77,27 +75,24 @@ def placed(case: str, gpu_nodes: dict[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="rp-") as folder:
-        options = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 4, "num_gpus": 0, "temp_dir": folder, **options},
-        )
-        try:
-            added = [
-                cluster.add_node(num_cpus=8, num_gpus=GPUS_PER_NODE, **options)
-                for _ in range(NUM_GPU_NODES)
-            ]
-            gpu_nodes = {node.node_id: f"gpu-{index}" for index, node in enumerate(added)}
-            ray.init(address=cluster.address, log_to_driver=False)
-            serve.start(proxy_location="Disabled")
-            for case in WANTED:
-                print(json.dumps(placed(case, gpu_nodes)), flush=True)
-                serve.delete("ragserve")
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
+    options = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    head = {"num_cpus": 4, "num_gpus": 0, **options}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        added = [
+            cluster.add_node(num_cpus=8, num_gpus=GPUS_PER_NODE, **options)
+            for _ in range(NUM_GPU_NODES)
+        ]
+        gpu_nodes = {node.node_id: f"gpu-{index}" for index, node in enumerate(added)}
+        ray.init(address=cluster.address, log_to_driver=False)
+        serve.start(proxy_location="Disabled")
+        for case in WANTED:
+            print(json.dumps(placed(case, gpu_nodes)), flush=True)
+            serve.delete("ragserve")
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +16,18 @@ ON_GPUS = ("Generator", "Embedder", "Reranker")
 
 
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
-    state: Path = tmp_path_factory.mktemp("placement")
+def cases() -> Iterator[dict[str, dict]]:
+    with tempfile.TemporaryDirectory(prefix="rp-") as folder:  # sockets need short paths
+        (Path(folder) / "ray").mkdir()
+        yield placed(Path(folder))
+
+
+def placed(folder: Path) -> dict[str, dict]:
     env = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "RAGSERVE_STATE_DIR": str(state),
+        "RAGSERVE_STATE_DIR": str(folder / "state"),
+        "RAY_TMPDIR": str(folder),
         "RAY_AUTH_MODE": "disabled",
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_SERVE_LOG_TO_STDERR": "0",

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -163,8 +164,13 @@ async def test_generator_counts_tokens_until_the_first_one_comes() -> None:
     assert await generator.record_autoscaling_stats() == {"tokens_waiting": 0, "kv_cache_usage": 0}
     await generator.start()
     asked = [
-        asyncio.create_task(events(generator, request("hello", sampling={"max_tokens": 100})))
-        for _ in range(MAX_RUNNING + 4)
+        asyncio.create_task(
+            events(
+                generator,
+                replace(request("hello", sampling={"max_tokens": 100}), request_id=f"r{number}"),
+            )
+        )
+        for number in range(MAX_RUNNING + 4)
     ]
     await asyncio.sleep(0.01)  # nobody has a token yet; each counts with its prompt and 20
     stats = await generator.record_autoscaling_stats()

@@ -91,6 +91,7 @@ def test_policy_follows_the_highest_load(
 
 def test_policy_wants_none_without_any_load() -> None:
     assert wanted([load(), load()]) == 0
+    assert wanted([load(usage=1e-16)]) == 0, "a rest of a division"
 
 
 def test_policy_leaves_the_start_from_zero_to_serve() -> None:

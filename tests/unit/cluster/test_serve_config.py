@@ -83,7 +83,7 @@ def scaling(function: str, **kwargs: Any) -> dict[str, Any]:
 )
 def test_serve_config_finds_a_bad_scaling_policy(broken: dict, problem: str) -> None:
     [found] = problems_of(broken)
-    assert found.startswith("D.autoscaling_config: ")
+    assert found.startswith("applications[0].deployments[0].autoscaling_config.")
     assert problem in found
 
 

@@ -22,6 +22,7 @@ from deployments.errors import (
     ContextTooLong,
     DeadlineExceeded,
     EngineFailed,
+    NoReplica,
     Overloaded,
     RagError,
 )
@@ -30,7 +31,6 @@ from graphs import handles
 from graphs.handles import (
     STARTING_RETRY_AFTER_S,
     Deadline,
-    NoReplica,
     call,
     delivered,
     translate,

@@ -9,8 +9,8 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.schema import DeploymentStatus, ReplicaState
 
-from deployments.errors import EngineFailed
-from graphs.handles import Deadline, NoReplica
+from deployments.errors import EngineFailed, NoReplica
+from graphs.handles import Deadline
 from graphs.resting import check
 
 
