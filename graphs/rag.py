@@ -48,7 +48,7 @@ from graphs.handles import (
 )
 from graphs.metrics import cluster_metrics
 from graphs.relevance import relevant
-from graphs.resting import check
+from graphs.resting import call_awake, check
 from graphs.shards import ROUTER, Shards, shard_name
 
 HEALTH_TIMEOUT_S = 5.0
@@ -157,6 +157,13 @@ class RagGraph(Corpus):
             retrievers=await self._shards.ask_all("stats", deadline=deadline),
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
             ingresses=await call_all(ingress, "metrics", deadline),
+        )
+
+    async def _forget(self, deadline: Deadline) -> None:
+        """Have the Generator forget too: an answer that has its passages already ends in time."""
+        late_s = self._args.ingress.request_timeout_s
+        await asyncio.gather(
+            super()._forget(deadline), call_awake(self._generator, "forget", deadline, late_s)
         )
 
     async def _events(

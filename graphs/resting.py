@@ -10,7 +10,7 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import NoReplica, RagError
-from graphs.handles import Deadline, broadcast, call
+from graphs.handles import Deadline, broadcast, call, call_every
 
 BROADCAST_TIMEOUT_S = 1.0
 """After that, one replica that answers is enough: another one may be stuck."""
@@ -36,6 +36,21 @@ async def check(handle: DeploymentHandle[Any], deadline: Deadline) -> None:
     except RagError:
         pass
     await call(handle.stats.remote(), deadline)
+
+
+async def call_awake(
+    handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
+) -> None:
+    """Call a method on every running replica; a deployment at rest has none to call.
+
+    Raises:
+        RagError: a replica did not answer, or there is none and there should be.
+    """
+    try:
+        await call_every(handle, method, deadline, *args)
+    except NoReplica:
+        if not await asyncio.to_thread(_is_at_rest, handle.app_name, handle.deployment_name):
+            raise
 
 
 def _is_at_rest(application: str, deployment: str) -> bool:

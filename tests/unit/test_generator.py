@@ -10,6 +10,7 @@ import pytest
 
 from deployments.config import GeneratorArgs
 from deployments.delivery.inbox import Inbox
+from deployments.engines.generation.base import EngineRequest
 from deployments.engines.generation.fake import MAX_RUNNING
 from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.generator import Generator
@@ -184,3 +185,39 @@ async def test_generator_counts_tokens_until_the_first_one_comes() -> None:
     await asyncio.gather(*asked[:-1])
     assert await generator.record_autoscaling_stats() == {"tokens_waiting": 0, "kv_cache_usage": 0}
     await generator.stop()
+
+
+async def test_grounded_prompts_are_not_kept_for_a_while_after_forgetting(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[EngineRequest] = []
+    generate = generator._engine.generate
+
+    def spy(engine_request: EngineRequest) -> AsyncIterator[Delta | Finished]:
+        asked.append(engine_request)
+        return generate(engine_request)
+
+    monkeypatch.setattr(generator._engine, "generate", spy)
+    grounding = Grounding(TEMPLATE, ("one",))
+    await events(generator, request(grounding=grounding))
+    await generator.forget(late_s=60)
+    await events(generator, request(grounding=grounding))
+    await events(generator, request(grounding=grounding, n=2))
+    await events(generator, request())
+    await generator.forget(late_s=0)
+    await events(generator, request(grounding=grounding))
+    assert [one.is_kept for one in asked] == [True, False, False, False, True, False]
+
+
+async def test_forget_reaches_the_engine(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    async def forget() -> None:
+        calls.append("forget")
+
+    monkeypatch.setattr(generator._engine, "forget", forget)
+    await generator.forget(late_s=0)
+    assert calls == ["forget"]
+    await events(generator, request(grounding=Grounding(TEMPLATE, ("one",))))

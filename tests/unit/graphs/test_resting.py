@@ -11,7 +11,7 @@ from ray.serve.schema import DeploymentStatus, ReplicaState
 
 from deployments.errors import EngineFailed, NoReplica
 from graphs.handles import Deadline
-from graphs.resting import check
+from graphs.resting import call_awake, check
 
 
 class FakeHandle:
@@ -106,3 +106,19 @@ async def test_check_knows_no_deployment_that_serve_does_not(
     monkeypatch.setattr(serve, "status", lambda: SimpleNamespace(applications={}))
     with pytest.raises(NoReplica):
         await checked(FakeHandle(gone()))
+
+
+async def test_call_to_those_awake_is_none_to_a_deployment_at_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    serving(monkeypatch, DeploymentStatus.HEALTHY)
+    await call_awake(cast(Any, FakeHandle(gone())), "forget", Deadline(5))
+    serving(monkeypatch, DeploymentStatus.UNHEALTHY)
+    with pytest.raises(NoReplica):
+        await call_awake(cast(Any, FakeHandle(gone())), "forget", Deadline(5))
+
+
+async def test_call_to_those_awake_needs_every_answer() -> None:
+    await call_awake(cast(Any, FakeHandle([None, None])), "forget", Deadline(5))
+    with pytest.raises(EngineFailed):
+        await call_awake(cast(Any, FakeHandle([None, EngineFailed("lost")])), "forget", Deadline(5))
