@@ -92,43 +92,65 @@ def load(num_clients: int, ask: Callable[[], object]) -> Iterator[None]:
         assert all(client.result() for client in clients)
 
 
+def store(client: httpx.Client, collection: str) -> None:
+    document = {"id": "d", "text": "Golden Crumb sells Nightloaf."}
+    body = {"collection": collection, "documents": [document]}
+    client.post("/v1/data/index", json=body).raise_for_status()
+
+
+def erase(client: httpx.Client, collection: str) -> str:
+    body = {"collection": collection, "ids": ["d"], "wait_s": 60}
+    return client.post("/v1/data/delete", json=body).raise_for_status().json()["status"]
+
+
 def test_replicas_follow_the_load_and_no_request_is_lost(
     stack: Stack, replicas: Callable[[str], int]
 ) -> None:
     with stack.client() as client, ThreadPoolExecutor(16) as pool:
         refused = pool.submit(embed, client, "a", "unplaceable")
-
-        def ask() -> None:
-            assert chat(client, "how are you") == "Echo: how are you"
-
-        with load(60, ask):
-            until(replicas, "Generator", lambda number: number == 3)
-            long = "a long answer " * 15
-            streams = [pool.submit(stream, client, long) for _ in range(12)]
-            time.sleep(1)
-        until(replicas, "Generator", lambda number: number < 3)
-        assert {one.result() for one in streams} == {f"Echo: {long}"}
-
-        with load(12, lambda: embed(client, WORDS).raise_for_status()):
-            until(replicas, "Embedder", lambda number: number == 2)
-        until(replicas, "Embedder", lambda number: number < 2)
-
-        until(replicas, "Generator", lambda number: number == 0)
-        until(replicas, "Embedder", lambda number: number == 0)
-        for _ in range(4):  # who looks does not wake
-            client.get("/v1/health/ready").raise_for_status()
-            client.get("/v1/metrics").raise_for_status()
-            time.sleep(1)
-            assert replicas("Generator") == replicas("Embedder") == 0
-
-        awake = [pool.submit(chat, client, f"wake {n}") for n in range(8)]
-        document = {"id": "d", "text": "Golden Crumb sells Nightloaf."}
-        body = {"collection": "c", "documents": [document]}
-        client.post("/v1/data/index", json=body).raise_for_status()
-        assert {one.result() for one in awake} == {f"Echo: wake {n}" for n in range(8)}
-        assert replicas("Generator") >= 1
-
+        store(client, "before")
+        goes_up_and_down(client, pool, replicas)
+        rests(client, replicas)
+        wakes(client, pool, replicas)
         late = refused.result()
         assert late.status_code == 503
         assert int(late.headers["retry-after"]) > 0
         assert late.json()["error"]["code"] == "overloaded"
+
+
+def goes_up_and_down(
+    client: httpx.Client, pool: ThreadPoolExecutor, replicas: Callable[[str], int]
+) -> None:
+    def ask() -> None:
+        assert chat(client, "how are you") == "Echo: how are you"
+
+    with load(60, ask):
+        until(replicas, "Generator", lambda number: number == 3)
+        long = "a long answer " * 15
+        streams = [pool.submit(stream, client, long) for _ in range(12)]
+        time.sleep(1)
+    until(replicas, "Generator", lambda number: number < 3)
+    assert {one.result() for one in streams} == {f"Echo: {long}"}
+
+    with load(12, lambda: embed(client, WORDS).raise_for_status()):
+        until(replicas, "Embedder", lambda number: number == 2)
+    until(replicas, "Embedder", lambda number: number < 2)
+
+
+def rests(client: httpx.Client, replicas: Callable[[str], int]) -> None:
+    """Nobody asks, so nothing runs; what only looks on does not change that."""
+    until(replicas, "Generator", lambda number: number == 0)
+    until(replicas, "Embedder", lambda number: number == 0)
+    assert erase(client, "before") == "completed"
+    for _ in range(4):
+        client.get("/v1/health/ready").raise_for_status()
+        client.get("/v1/metrics").raise_for_status()
+        time.sleep(1)
+        assert replicas("Generator") == replicas("Embedder") == 0
+
+
+def wakes(client: httpx.Client, pool: ThreadPoolExecutor, replicas: Callable[[str], int]) -> None:
+    awake = [pool.submit(chat, client, f"wake {n}") for n in range(8)]
+    store(client, "after")
+    assert {one.result() for one in awake} == {f"Echo: wake {n}" for n in range(8)}
+    assert replicas("Generator") >= 1
