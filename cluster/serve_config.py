@@ -1,6 +1,7 @@
 """A Serve configuration file, read strictly: Serve itself ignores every key it does not know."""
 
 import typing
+import warnings
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union
@@ -39,11 +40,45 @@ def problems_of(config: object) -> list[str]:
     unknown = list(_unknown_keys(config, ServeDeploySchema, ""))
     if unknown:
         return unknown
-    try:
-        ServeDeploySchema.model_validate(config)
-    except ValidationError as error:
-        return [_place(e["loc"]) + e["msg"] for e in error.errors()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Serve, about its own field names
+        problems = list(_scaling_problems(config))
+        if problems:
+            return problems
+        try:
+            ServeDeploySchema.model_validate(config)
+        except ValidationError as error:
+            return [_place(e["loc"]) + e["msg"] for e in error.errors()]
     return []
+
+
+def _scaling_problems(config: dict[str, Any]) -> typing.Iterator[str]:
+    """Make every scaling policy as Serve will: there, a bad one ends the control loop."""
+    from ray.serve.config import AutoscalingConfig
+
+    for place, given in _scalings(config):
+        try:
+            policy = AutoscalingConfig(**given).policy
+            made = policy.get_policy()
+            if isinstance(made, type):
+                made(**policy.policy_kwargs)
+        except ValidationError as error:
+            yield from (f"{place}.{_place(e['loc'])}{e['msg']}" for e in error.errors())
+        except (ImportError, AttributeError, TypeError, ValueError) as error:
+            yield f"{place}.policy: {error}"
+
+
+def _scalings(config: dict[str, Any]) -> typing.Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and content of every `autoscaling_config`; other mistakes are found later."""
+    for number, application in enumerate(_mappings(config.get("applications"))):
+        for index, deployment in enumerate(_mappings(application.get("deployments"))):
+            given = deployment.get("autoscaling_config")
+            if isinstance(given, dict):
+                yield f"applications[{number}].deployments[{index}].autoscaling_config", given
+
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def _place(location: tuple[int | str, ...]) -> str:

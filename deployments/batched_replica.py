@@ -72,6 +72,10 @@ class BatchedReplica(ABC, Generic[Engine]):
         """Return what the replica is doing now."""
         return BatchedStats(self._engine.num_tokens_waiting())
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what ``cluster/autoscaling.py`` looks at: how many tokens wait."""
+        return {"tokens_waiting": float(self._engine.num_tokens_waiting())}
+
     async def forget(self) -> None:
         """Keep nothing of the texts so far."""
         self._engine.forget()

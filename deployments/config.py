@@ -107,6 +107,12 @@ class IngressArgs(Args):
     """Limits that the ingress puts on every request."""
 
     request_timeout_s: float = Field(default=300.0, gt=0, le=3600)
+    max_wait_s: float = Field(
+        default=60.0,
+        gt=0,
+        le=3600,
+        description="for a replica to take the work, such as one of a model that has to start",
+    )
     heartbeat_s: float = Field(default=10.0, gt=0, le=60)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     max_json_depth: int = Field(default=32, ge=4, le=256)

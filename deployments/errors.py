@@ -136,6 +136,10 @@ class Overloaded(RagError):
     retryable = True
 
 
+class NoReplica(Overloaded):
+    """No replica runs: none is wanted while nobody asks, or the first one is still starting."""
+
+
 class DeadlineExceeded(RagError):
     """The request did not finish before its deadline; its work has been stopped."""
 

@@ -15,6 +15,7 @@ from deployments.delivery.outbox import Outbox
 from deployments.engines.generation.base import EngineRequest, GenerationEngine
 from deployments.engines.generation.prompts import Prompts
 from deployments.engines.generation.registry import create_engine
+from deployments.engines.generation.waiting import WaitingTokens
 from deployments.types import (
     Delta,
     EngineStats,
@@ -38,6 +39,7 @@ class Generator:
         self._prompts = Prompts(self._engine, args)
         self._start: asyncio.Task[None] | None = None
         self._outbox = Outbox()
+        self._waiting = WaitingTokens()
         self._keeps_from_s = 0.0
 
     async def start(self) -> None:
@@ -160,11 +162,19 @@ class Generator:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _engine_events(self, request: EngineRequest) -> AsyncGenerator[ChoiceEvent]:
-        return cast(AsyncGenerator[ChoiceEvent], self._engine.generate(request))
+        events = cast(AsyncGenerator[ChoiceEvent], self._engine.generate(request))
+        # Few answers are as long as they may be: one counts with the default length at most.
+        output = min(request.sampling.max_tokens or 0, self._args.default_max_tokens)
+        return self._waiting.watched(events, len(request.token_ids) + output)
 
     async def stats(self) -> EngineStats:
         """Return what the engine is doing now."""
         return self._engine.stats()
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return what ``cluster/autoscaling.py`` looks at: tokens waiting, KV cache in use."""
+        usage = self._engine.stats().kv_cache_usage
+        return {"tokens_waiting": float(self._waiting.num_tokens), "kv_cache_usage": usage}
 
     async def check_health(self) -> None:
         """Raise EngineFailed when the engine can no longer make progress."""

@@ -30,7 +30,8 @@ from graphs.spaces import Ask, Spaces
 class Collections(ABC):
     """Lists, changes, moves and erases. Contract: ``ingress/graph.py``."""
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: Shards, max_wait_s: float) -> None:
+        self._max_wait_s = max_wait_s
         self._shards = shards
         self._spaces = Spaces()
         self._erasing = Erasing(shards, self._forget)
@@ -51,7 +52,7 @@ class Collections(ABC):
 
     async def index_stats(self, name: str, *, timeout_s: float) -> list[IndexStats]:
         """Return what each replica that has the collection in memory holds of its vectors."""
-        held = await self._shards.ask_all("index_stats", name, deadline=Deadline(timeout_s))
+        held = await self._shards.ask_all("index_stats", name, deadline=self._deadline(timeout_s))
         return [one for one in held if one is not None]
 
     async def update_collection(
@@ -89,7 +90,7 @@ class Collections(ABC):
         self, collection: str, *, timeout_s: float
     ) -> AsyncGenerator[bytes]:
         """Yield a Parquet file with one state of a collection, in pieces of a few MiB."""
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         stream = self._shards.stream("export_collection", collection, deadline=deadline)
         async with aclosing(stream) as pieces:
             async for piece in pieces:
@@ -108,19 +109,22 @@ class Collections(ABC):
 
     async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
         """Erase documents; return the receipt when all is clean, or after `wait_s`."""
-        return await self._erasing.erase(scope, Deadline(timeout_s), wait_s)
+        return await self._erasing.erase(scope, self._deadline(timeout_s), wait_s)
 
     async def erasure(self, tenant: str, erasure_id: str, *, timeout_s: float) -> Erasure:
         """Return a receipt as it is now."""
-        return await self._erasing.receipt(tenant, erasure_id, Deadline(timeout_s))
+        return await self._erasing.receipt(tenant, erasure_id, self._deadline(timeout_s))
 
     async def maintain(self) -> None:
         """Take up erasures that a lost ingress began, until cancelled."""
         if has_peers():
             await self._erasing.resume()
 
+    def _deadline(self, timeout_s: float) -> Deadline:
+        return Deadline(timeout_s, self._max_wait_s)
+
     async def _retrieve(self, method: str, timeout_s: float, *args: Any) -> Any:
-        return await self._shards.ask(method, *args, deadline=Deadline(timeout_s))
+        return await self._shards.ask(method, *args, deadline=self._deadline(timeout_s))
 
     def _asking(self, deadline: Deadline) -> Ask:
         async def ask(collection: str) -> VectorSpace:

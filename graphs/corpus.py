@@ -25,8 +25,9 @@ from deployments.types import (
 from graphs.batches import batches
 from graphs.collections import Collections
 from graphs.embedders import Embedders
-from graphs.handles import Deadline, call, call_every, plainly_pickled
+from graphs.handles import MAX_WAIT_S, Deadline, call, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
+from graphs.resting import call_awake
 from graphs.shards import Shards
 
 
@@ -39,8 +40,9 @@ class Corpus(Collections):
         shards: Shards,
         reranker: DeploymentHandle[Any] | None = None,
         reranking_model: str | None = None,
+        max_wait_s: float = MAX_WAIT_S,
     ) -> None:
-        super().__init__(shards)
+        super().__init__(shards, max_wait_s)
         self._embedders = embedders
         self._reranker = plainly_pickled(reranker) if reranker else None
         default = embedders.handle(embedders.default)
@@ -55,22 +57,22 @@ class Corpus(Collections):
         self, texts: Sequence[str], *, model: str, timeout_s: float
     ) -> tuple[Vectors, list[int]]:
         """Return one vector and the number of tokens per text."""
-        return await call(self._embedders.query(model, texts), Deadline(timeout_s))
+        return await call(self._embedders.query(model, texts), self._deadline(timeout_s))
 
     async def dim(self, model: str, *, timeout_s: float) -> int:
         """Return the length of an embedding model's vectors."""
-        return await self._embedders.dim(model, Deadline(timeout_s))
+        return await self._embedders.dim(model, self._deadline(timeout_s))
 
     async def vectorize(
         self, texts: Sequence[str], *, model: str, overlap_tokens: int | None, timeout_s: float
     ) -> list[EmbeddedText]:
         """Return each text's segments and their vectors; None: they overlap as configured."""
         response = self._embedders.documents(model, texts, overlap_tokens)
-        return await call(response, Deadline(timeout_s))
+        return await call(response, self._deadline(timeout_s))
 
     async def space(self, collection: str, *, timeout_s: float) -> VectorSpace:
         """Return what a collection's vectors are now, or will be if indexing creates it."""
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         try:
             return await self._spaces.fresh(collection, self._asking(deadline))
         except CollectionNotFound:
@@ -84,7 +86,7 @@ class Corpus(Collections):
         Large calls are stored in batches, each of them a transaction: after an error the documents
         of earlier batches are stored, and repeating the call is safe.
         """
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         indexed: list[IndexedDocument] = []
         for batch in batches(documents):
             indexed += await self._stored(collection, batch, deadline)
@@ -99,13 +101,13 @@ class Corpus(Collections):
         self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
     ) -> Relevance:
         """Return one score in [0, 1] per text, in order; None is the default model."""
-        return await self._reranking.rerank(query, texts, Deadline(timeout_s), model)
+        return await self._reranking.rerank(query, texts, self._deadline(timeout_s), model)
 
     async def search(
         self, request: SearchRequest, *, timeout_s: float, is_reranked: bool = False
     ) -> list[ScoredChunk]:
         """Return matching chunks, best first; reranked, their `score` is the `rerank_score`."""
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         if is_reranked:
             return await self._search_reranked(request, deadline)
         return await self._search(request, deadline)
@@ -115,7 +117,7 @@ class Corpus(Collections):
         handles = [self._embedders.handle(model) for model in self._embedders.models]
         if self._reranker is not None:
             handles.append(self._reranker)
-        await asyncio.gather(*(call_every(handle, "forget", deadline) for handle in handles))
+        await asyncio.gather(*(call_awake(handle, "forget", deadline) for handle in handles))
 
     async def _search_reranked(
         self, request: SearchRequest, deadline: Deadline

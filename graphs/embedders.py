@@ -12,6 +12,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import Conflict, InvalidRequest
 from graphs.handles import Deadline, Response, call, call_all
+from graphs.resting import check
 
 DEFAULT = "Embedder"
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
@@ -63,8 +64,8 @@ class Embedders:
         return self._dims[model]
 
     async def check(self, deadline: Deadline) -> None:
-        """Raise unless a replica of every model answers."""
-        calls = [call(handle.stats.remote(), deadline) for handle in self._handles.values()]
+        """Raise unless every model can be asked."""
+        calls = [check(handle, deadline) for handle in self._handles.values()]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any, cast
 
 import grpc
@@ -19,12 +19,17 @@ from ray.serve.handle import DeploymentHandle, DeploymentResponse, DeploymentRes
 from ray.util import get_node_ip_address
 
 from deployments.delivery.inbox import Subscription
-from deployments.errors import DeadlineExceeded, EngineFailed, Overloaded, RagError
+from deployments.errors import DeadlineExceeded, EngineFailed, NoReplica, Overloaded, RagError
 from deployments.types import Finished, GenerationEvent
 
 log = logging.getLogger("ray.serve")
 
 DEFAULT_RETRY_AFTER_S = 1
+
+MAX_WAIT_S = 60.0
+"""Longest wait for a replica that takes the call, where the configuration says no other."""
+
+STARTING_RETRY_AFTER_S = 10
 
 STRAGGLERS_TIMEOUT_S = 5.0
 """Longest wait for events that were sent before a call returned: they take another way."""
@@ -34,30 +39,64 @@ Response = DeploymentResponse[Any] | DeploymentResponseGenerator[Any]
 
 
 class Deadline:
-    """The instant at which a request's work must have ended, on the event loop's clock."""
+    """The instant at which a request's work must have ended, on the event loop's clock.
 
-    def __init__(self, timeout_s: float) -> None:
+    Until a replica takes a call it waits `max_wait_s` at most: a model scaled to zero has to start.
+    """
+
+    def __init__(self, timeout_s: float, max_wait_s: float = MAX_WAIT_S) -> None:
         self.at = asyncio.get_running_loop().time() + timeout_s
+        self.max_wait_s = max_wait_s
 
 
-async def call(response: Response, deadline: Deadline) -> Any:
+async def call(response: Response, deadline: Deadline, given: Sequence[Any] = ()) -> Any:
     """Await a handle call; stop the replica's work when the deadline or a cancellation comes.
 
+    Args:
+        response: of the call.
+        deadline: of the request.
+        given: the call's arguments; of a response among them, a replica has to take that first.
+
     Raises:
+        NoReplica: none took the call in `max_wait_s`; it says when to come back.
         DeadlineExceeded: the deadline passed first.
         RagError: what the replica raised, or what its loss means to the caller.
     """
+    first = next((one for one in given if isinstance(one, DeploymentResponse)), response)
+    loop = asyncio.get_running_loop()
+    refused = False
+
+    def refuse_waiting() -> None:
+        nonlocal refused
+        if not is_taken(first):
+            refused = True
+            limit.reschedule(loop.time())
+
+    timer = loop.call_later(deadline.max_wait_s, refuse_waiting)
     try:
-        async with asyncio.timeout_at(deadline.at):
+        async with asyncio.timeout_at(deadline.at) as limit:
             return await cast("DeploymentResponse[Any]", response)
     except TimeoutError:
+        cancel(first)
         cancel(response)
+        if refused:
+            error = NoReplica("no replica could take the request yet; the model may be starting")
+            error.retry_after_s = STARTING_RETRY_AFTER_S
+            raise error from None
         raise DeadlineExceeded("the request did not finish before its deadline") from None
     except asyncio.CancelledError:
+        cancel(first)
         cancel(response)
         raise
     except Exception as exc:
         raise translate(exc) from exc
+    finally:
+        timer.cancel()
+
+
+def is_taken(response: Response) -> bool:
+    """Return whether a replica has taken a call; until then it waits here."""
+    return bool(response._replica_result_future.done())
 
 
 async def delivered(
@@ -128,7 +167,10 @@ async def call_all(
     handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
 ) -> list[Any]:
     """Call a method on every replica of a deployment; return the answers of those that gave one."""
-    answers = await _broadcast(handle, method, deadline, *args)
+    try:
+        answers = await broadcast(handle, method, deadline, *args)
+    except NoReplica:
+        return []
     return [answer for answer in answers if not isinstance(answer, BaseException)]
 
 
@@ -136,16 +178,22 @@ async def call_every(
     handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
 ) -> list[Any]:
     """Call a method on every running replica of a deployment; raise unless each one answers."""
-    answers = await _broadcast(handle, method, deadline, *args)
+    answers = await broadcast(handle, method, deadline, *args)
     for answer in answers:
         if isinstance(answer, Exception):
             raise translate(answer) from answer
     return answers
 
 
-async def _broadcast(
+async def broadcast(
     handle: DeploymentHandle[Any], method: str, deadline: Deadline, *args: Any
 ) -> list[Any]:
+    """Return each running replica's answer, or the exception in its place; starts none.
+
+    Raises:
+        NoReplica: none runs.
+        DeadlineExceeded: not all answered in time.
+    """
     try:
         async with asyncio.timeout_at(deadline.at):
             return await handle.broadcast(method, *args).results_async(return_exceptions=True)
@@ -189,7 +237,7 @@ def translate(exc: Exception) -> RagError:
         error.retry_after_s = math.ceil(cause.retry_after_s or DEFAULT_RETRY_AFTER_S)
         return error
     if isinstance(cause, DeploymentUnavailableError):
-        error = Overloaded("the model has no running replica; try again shortly")
+        error = NoReplica("the model has no running replica; try again shortly")
         error.retry_after_s = DEFAULT_RETRY_AFTER_S
         return error
     if isinstance(cause, RayActorError | TaskCancelledError | grpc.aio.AioRpcError):

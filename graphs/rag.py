@@ -42,13 +42,13 @@ from graphs.handles import (
     Deadline,
     call,
     call_all,
-    call_every,
     delivered,
     node_address,
     plainly_pickled,
 )
 from graphs.metrics import cluster_metrics
 from graphs.relevance import relevant
+from graphs.resting import call_awake, check
 from graphs.shards import ROUTER, Shards, shard_name
 
 HEALTH_TIMEOUT_S = 5.0
@@ -84,6 +84,7 @@ class RagGraph(Corpus):
             Shards(retrievers, args.retriever),
             reranker,
             reranking_model,
+            args.ingress.max_wait_s,
         )
         self._args = args
         self._generator = plainly_pickled(generator)
@@ -100,7 +101,7 @@ class RagGraph(Corpus):
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[AnswerEvent]:
         """Yield `PromptAccepted`, then each choice's deltas and `Finished`, interleaved."""
-        return self._events(request, Deadline(timeout_s))
+        return self._events(request, self._deadline(timeout_s))
 
     async def answer(
         self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
@@ -109,7 +110,7 @@ class RagGraph(Corpus):
 
         With no passage above the least score the model is not asked: the answer says so.
         """
-        deadline = Deadline(timeout_s)
+        deadline = self._deadline(timeout_s)
         search = self._search_reranked if retrieval.is_reranked else self._search
         chunks = await search(self._passage_search(request, retrieval), deadline)
         if retrieval.top_k is None:
@@ -133,12 +134,12 @@ class RagGraph(Corpus):
         """Return, for each part the graph needs, whether it answers."""
         deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
         calls = {
-            "generator": call(self._generator.stats.remote(), deadline),
+            "generator": check(self._generator, deadline),
             "embedder": self._embedders.check(deadline),
             "retriever": self._shards.check(deadline),
         }
         if self._reranker is not None:
-            calls["reranker"] = call(self._reranker.stats.remote(), deadline)
+            calls["reranker"] = check(self._reranker, deadline)
         answers = await asyncio.gather(*calls.values(), return_exceptions=True)
         return {
             part: not isinstance(answer, RagError)
@@ -162,7 +163,7 @@ class RagGraph(Corpus):
         """Have the Generator forget too: an answer that has its passages already ends in time."""
         late_s = self._args.ingress.request_timeout_s
         await asyncio.gather(
-            super()._forget(deadline), call_every(self._generator, "forget", deadline, late_s)
+            super()._forget(deadline), call_awake(self._generator, "forget", deadline, late_s)
         )
 
     async def _events(

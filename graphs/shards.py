@@ -66,7 +66,7 @@ class Shards:
         """
         args = (request, embedded, embedding_model)
         found = await _all(
-            call(search.remote(*args), deadline) for search in self._of(request.collection)
+            call(search.remote(*args), deadline, args) for search in self._of(request.collection)
         )
         if len(found) == 1:
             chunks: list[ScoredChunk] = found[0]
@@ -78,7 +78,7 @@ class Shards:
         """Call what any replica can do: it needs the database only."""
         shard = next(self._turn) % len(self._handles)
         handle = self._handles[shard].options(method_name=method)
-        return await call(handle.remote(*args), deadline)
+        return await call(handle.remote(*args), deadline, args)
 
     def stream(self, method: str, *args: Any, deadline: Deadline) -> AsyncGenerator[Any]:
         """Call what any replica can do and yields the parts of."""

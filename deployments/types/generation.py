@@ -140,7 +140,11 @@ class ReplyTo:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """What an engine is doing right now."""
+    """What an engine is doing right now.
+
+    `kv_cache_usage` is the share of the KV cache that requests hold; what is only kept for later
+    prompts does not count.
+    """
 
     num_running: int = 0
     num_queued: int = 0

@@ -14,8 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 APPLICATIONS = [
     ROOT / "serve_config.yaml",
     ROOT / "configs/fake.yaml",
+    ROOT / "configs/gpu.yaml",
     ROOT / "configs/rerank.yaml",
     ROOT / "tests/chaos/slow_fake.yaml",
+    ROOT / "tests/integration/scaling.yaml",
     ROOT / "tests/integration/two_embedders.yaml",
 ]
 
@@ -36,12 +38,57 @@ def test_configuration_is_valid(path: Path) -> None:
     assert names == {"Ingress", "Generator", "Embedder", "Retriever"} | optional
 
 
-@pytest.mark.parametrize("name", ["serve_config.yaml", "configs/rerank.yaml"])
+REAL = ["serve_config.yaml", "configs/rerank.yaml", "configs/gpu.yaml"]
+"""The configurations that run real models."""
+
+TOKEN_SCALING = "cluster.autoscaling:TokenScaling"
+
+
+def deployments_of(name: str) -> dict[str, dict]:
+    application = yaml.safe_load((ROOT / name).read_text())["applications"][0]
+    return {deployment["name"]: deployment for deployment in application["deployments"]}
+
+
+@pytest.mark.parametrize("name", REAL)
 def test_default_application_scales_every_deployment(name: str) -> None:
-    config = yaml.safe_load((ROOT / name).read_text())
-    for deployment in config["applications"][0]["deployments"]:
+    for deployment in deployments_of(name).values():
         scaling = deployment["autoscaling_config"]
         assert 1 <= scaling["min_replicas"] < scaling["max_replicas"], deployment["name"]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_models_scale_on_tokens_and_generation_on_its_cache_too(name: str) -> None:
+    deployments = deployments_of(name)
+    for model in {"Generator", "Embedder", "Reranker"} & deployments.keys():
+        policy = deployments[model]["autoscaling_config"]["policy"]
+        assert policy["policy_function"] == TOKEN_SCALING
+        has_cache = "kv_cache_usage" in policy["policy_kwargs"]
+        assert has_cache == (model == "Generator")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_scaling_down_cuts_no_answer_short(name: str) -> None:
+    config = yaml.safe_load((ROOT / name).read_text())
+    longest = RagArgs.model_validate(config["applications"][0]["args"]).ingress.request_timeout_s
+    assert deployments_of(name)["Generator"]["graceful_shutdown_timeout_s"] > longest
+
+
+def test_models_lie_on_gpus_where_there_are_any() -> None:
+    deployments = deployments_of("configs/gpu.yaml")
+    asked = {
+        name: deployment["ray_actor_options"].get("num_gpus", 0)
+        for name, deployment in deployments.items()
+    }
+    assert asked == {
+        "Ingress": 0,
+        "Generator": 1,
+        "Embedder": 0.25,
+        "Retriever": 0,
+        "Reranker": 0.25,
+    }
+    args = yaml.safe_load((ROOT / "configs/gpu.yaml").read_text())["applications"][0]["args"]
+    for model in ("generator", "embedder", "reranker"):
+        assert args[model]["device"] == "cuda"
 
 
 @pytest.mark.parametrize(

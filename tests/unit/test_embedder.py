@@ -75,3 +75,12 @@ async def test_embedder_is_ill_when_its_engine_has_stopped() -> None:
     await replica.stop()
     with pytest.raises(EngineFailed):
         await replica.check_health()
+
+
+async def test_embedder_says_how_many_tokens_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    replica = Embedder(FAKE)
+    assert await replica.record_autoscaling_stats() == {"tokens_waiting": 0}
+    await replica.start()
+    monkeypatch.setattr(FakeEmbedder, "num_tokens_waiting", lambda _: 123)
+    assert await replica.record_autoscaling_stats() == {"tokens_waiting": 123}
+    assert (await replica.stats()).num_tokens_waiting == 123

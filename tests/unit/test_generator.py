@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from deployments.config import GeneratorArgs
 from deployments.delivery.inbox import Inbox
 from deployments.engines.generation.base import EngineRequest
+from deployments.engines.generation.fake import MAX_RUNNING
 from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.generator import Generator
 from deployments.types import (
@@ -153,6 +155,36 @@ async def test_deliver_sends_the_events_to_an_inbox(generator: Generator) -> Non
     found = subscription.take()
     assert found == await events(generator, request(n=2))
     await inbox.stop()
+
+
+async def test_generator_counts_tokens_until_the_first_one_comes() -> None:
+    args = GeneratorArgs(
+        engine="fake", kv_cache_tokens=400, default_max_tokens=20, fake_token_delay_s=0.02
+    )
+    generator = Generator(args)
+    assert await generator.record_autoscaling_stats() == {"tokens_waiting": 0, "kv_cache_usage": 0}
+    await generator.start()
+    asked = [
+        asyncio.create_task(
+            events(
+                generator,
+                replace(request("hello", sampling={"max_tokens": 100}), request_id=f"r{number}"),
+            )
+        )
+        for number in range(MAX_RUNNING + 4)
+    ]
+    await asyncio.sleep(0.01)  # nobody has a token yet; each counts with its prompt and 20
+    stats = await generator.record_autoscaling_stats()
+    assert stats["tokens_waiting"] == (MAX_RUNNING + 4) * (7 + 20)
+    while (await generator.record_autoscaling_stats())["tokens_waiting"] > 4 * 27:
+        await asyncio.sleep(0.005)
+    assert (await generator.record_autoscaling_stats())["kv_cache_usage"] > 0.2
+    asked[-1].cancel()  # it still waits
+    await asyncio.gather(asked[-1], return_exceptions=True)
+    assert (await generator.record_autoscaling_stats())["tokens_waiting"] == 3 * 27
+    await asyncio.gather(*asked[:-1])
+    assert await generator.record_autoscaling_stats() == {"tokens_waiting": 0, "kv_cache_usage": 0}
+    await generator.stop()
 
 
 async def test_grounded_prompts_are_not_kept_for_a_while_after_forgetting(

@@ -63,6 +63,36 @@ def test_serve_config_names_the_place_of_a_problem(broken: object, problem: str)
     assert any(problem in found for found in problems_of(broken))
 
 
+def scaling(function: str, **kwargs: Any) -> dict[str, Any]:
+    policy = {"policy_function": function, "policy_kwargs": kwargs}
+    return config(autoscaling_config={"max_replicas": 2, "policy": policy})
+
+
+@pytest.mark.parametrize(
+    ("broken", "problem"),
+    [
+        (config(autoscaling_config={"min_replicas": 2, "max_replicas": 1}), "must be greater"),
+        (config(autoscaling_config={"upscale_delay_s": -1}), "upscale_delay_s: "),
+        (scaling("cluster.autoscaling:NoSuch", tokens_waiting=1), "NoSuch"),
+        (scaling("cluster.nowhere:Policy", tokens_waiting=1), "cluster.nowhere"),
+        (scaling("cluster.autoscaling:TokenScaling"), "tokens_waiting"),
+        (scaling("cluster.autoscaling:TokenScaling", tokens_waiting=0), "above 0"),
+        (scaling("cluster.autoscaling:TokenScaling", tokens_waiting="many"), "policy: "),
+        (scaling("cluster.autoscaling:TokenScaling", tokens=1), "tokens"),
+    ],
+)
+def test_serve_config_finds_a_bad_scaling_policy(broken: dict, problem: str) -> None:
+    [found] = problems_of(broken)
+    assert found.startswith("applications[0].deployments[0].autoscaling_config.")
+    assert problem in found
+
+
+def test_serve_config_takes_a_good_scaling_policy() -> None:
+    good = scaling("cluster.autoscaling:TokenScaling", tokens_waiting=1, kv_cache_usage=1)
+    good["applications"][0]["deployments"][0]["autoscaling_config"] |= {"metrics_interval_s": 1}
+    assert problems_of(good) == []
+
+
 def test_serve_config_leaves_free_mappings_alone() -> None:
     free = config(user_config={"any": {"thing": 1}}, ray_actor_options={"resources": {"x": 1}})
     free["applications"][0]["args"] = {"what": {"ever": True}}

@@ -15,18 +15,26 @@ from ray.serve.exceptions import (
     DeploymentUnavailableError,
     RequestCancelledError,
 )
+from ray.serve.handle import DeploymentResponse
 
 from deployments.delivery.inbox import Subscription
 from deployments.errors import (
     ContextTooLong,
     DeadlineExceeded,
     EngineFailed,
+    NoReplica,
     Overloaded,
     RagError,
 )
 from deployments.types import Delta, Finished, GenerationEvent, ReplyTo
 from graphs import handles
-from graphs.handles import Deadline, delivered, translate
+from graphs.handles import (
+    STARTING_RETRY_AFTER_S,
+    Deadline,
+    call,
+    delivered,
+    translate,
+)
 
 
 def across_a_handle(cause: Exception) -> Exception:
@@ -67,7 +75,7 @@ def test_lost_replica_is_an_engine_failure(lost: Exception) -> None:
 
 def test_missing_deployment_is_overload() -> None:
     error = DeploymentUnavailableError(DeploymentID(name="Generator", app_name="ragserve"))
-    assert isinstance(translate(error), Overloaded)
+    assert isinstance(translate(error), NoReplica)
 
 
 def test_unknown_failure_tells_nothing() -> None:
@@ -101,7 +109,12 @@ class FakeResponse:
 
     def __init__(self, work: Awaitable[int]) -> None:
         self._work = asyncio.ensure_future(work)
+        self._replica_result_future: asyncio.Future[None] = asyncio.Future()
         self.is_cancelled = False
+
+    def take(self) -> None:
+        """Do as a replica that takes the call."""
+        self._replica_result_future.set_result(None)
 
     def __await__(self) -> Any:
         return self._work.__await__()
@@ -176,3 +189,48 @@ async def test_deadline_and_departure_stop_the_work(subscription: Subscription) 
     assert await anext(events) == Delta("a")
     await events.aclose()
     assert response.is_cancelled
+
+
+async def test_call_that_no_replica_takes_says_when_to_come_back() -> None:
+    response = FakeResponse(asyncio.sleep(60, 1))
+    with pytest.raises(NoReplica, match="starting") as raised:
+        await call(cast(Any, response), Deadline(60, max_wait_s=0.01))
+    assert (raised.value.status, raised.value.retry_after_s) == (503, STARTING_RETRY_AFTER_S)
+    assert response.is_cancelled
+
+
+async def test_call_that_a_replica_took_may_last_to_its_deadline() -> None:
+    response = FakeResponse(asyncio.sleep(0.05, 7))
+    response.take()
+    assert await call(cast(Any, response), Deadline(60, max_wait_s=0.01)) == 7
+    late = FakeResponse(asyncio.sleep(60, 7))
+    late.take()
+    with pytest.raises(DeadlineExceeded):
+        await call(cast(Any, late), Deadline(0.05, max_wait_s=0.01))
+
+
+async def test_call_waits_for_the_response_among_its_arguments(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No replica takes a call whose argument is still computed; that is not waiting for one."""
+    monkeypatch.setattr(handles, "DeploymentResponse", FakeResponse)
+    given = FakeResponse(asyncio.sleep(60, 0))
+    given.take()
+    response = FakeResponse(asyncio.sleep(0.05, 7))
+    args = ("collection", given)
+    assert await call(cast(Any, response), Deadline(60, max_wait_s=0.01), args) == 7
+    untaken = FakeResponse(asyncio.sleep(60, 0))
+    response = FakeResponse(asyncio.sleep(60, 7))
+    with pytest.raises(NoReplica):
+        await call(cast(Any, response), Deadline(60, max_wait_s=0.01), (untaken,))
+    assert (response.is_cancelled, untaken.is_cancelled) == (True, True)
+    given.cancel()
+
+
+async def test_response_of_this_ray_says_if_a_replica_took_it() -> None:
+    """`is_taken` reads what Serve does not promise."""
+    future: asyncio.Future[Any] = asyncio.Future()
+    response = DeploymentResponse(future, cast(Any, None), False)
+    assert not handles.is_taken(response)
+    future.set_result(object())
+    assert handles.is_taken(response)

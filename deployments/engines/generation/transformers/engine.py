@@ -25,6 +25,7 @@ from deployments.engines.generation.transformers.grammar import GrammarCompiler
 from deployments.engines.generation.transformers.loading import LoadedModel, load
 from deployments.engines.generation.transformers.output import Output
 from deployments.engines.generation.transformers.sampling import Sampler
+from deployments.engines.generation.transformers.usage import cache_usage
 from deployments.errors import ContextTooLong, EngineFailed, InvalidRequest, Overloaded
 from deployments.types import Delta, EngineStats, Finished, Message, SamplingParams
 
@@ -223,7 +224,7 @@ class TransformersEngine:
             num_running=num_running,
             num_queued=len(self._outputs) - num_running,
             tokens_per_s=sum(count for _, count in self._rate) / RATE_WINDOW_S,
-            kv_cache_usage=1.0 - float(processor.cache.compute_free_capacity()),
+            kv_cache_usage=cache_usage(processor.cache),
         )
 
     def _running(self) -> Batcher:

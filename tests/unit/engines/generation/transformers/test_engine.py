@@ -77,6 +77,18 @@ async def test_a_shared_prefix_does_not_change_the_answer(engine: TransformersEn
     assert text_of(first) == text_of(second)
 
 
+async def test_what_is_kept_of_ended_requests_is_no_usage(engine: TransformersEngine) -> None:
+    asked = asyncio.create_task(answer(engine, ask(engine, "wide sea " * 300, max_tokens=30)))
+    while engine.stats().kv_cache_usage == 0:
+        await asyncio.sleep(0.01)
+    await asked
+    while engine.stats().kv_cache_usage > 0:  # the pages are given back in the next step or so
+        await asyncio.sleep(0.01)
+    assert engine._batcher is not None
+    cache = engine._batcher.batch_processor.cache
+    assert cache.compute_free_capacity() < 1, "nothing was kept: this test shows nothing"
+
+
 async def test_json_schema_output_validates(engine: TransformersEngine) -> None:
     schema = {
         "type": "object",
