@@ -23,9 +23,11 @@ from deployments.types import (
     GenerationRequest,
     Message,
     PromptAccepted,
+    ReplicaVitals,
     ReplyTo,
     SamplingParams,
 )
+from deployments.vitals import replica_vitals
 
 LONG_TEXT = 8192
 """Characters from which on encoding leaves the event loop: about 2 ms of work."""
@@ -222,6 +224,13 @@ class Generator:
     async def stats(self) -> EngineStats:
         """Return what the engine is doing now."""
         return self._engine.stats()
+
+    async def vitals(self) -> ReplicaVitals:
+        """Return what the process and its machine hold, and what the engine is doing."""
+        stats = self._engine.stats()
+        return replica_vitals(
+            stats.num_running, stats.num_queued, stats.tokens_per_s, stats.kv_cache_usage
+        )
 
     async def check_health(self) -> None:
         """Raise EngineFailed when the engine can no longer make progress."""

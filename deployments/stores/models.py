@@ -120,7 +120,7 @@ class ModelStore:
                 if _kind(connection, target.model, own) != kind:
                     raise Conflict("the alias names a model of another kind: use another alias")
             _write_alias(connection, after)
-            _retire(connection, before, order.drain_s)
+            _retire(connection, before, order.drain_s or 0.0)
         return after
 
     def advance(
@@ -149,6 +149,13 @@ class ModelStore:
         )
         with self._database.write() as connection:
             connection.execute(statement.values(progress=dataclasses.astuple(progress)))
+
+    def note_use(self, used_at: Mapping[str, float]) -> None:
+        """Write down when models were last used; that is no change of the registry."""
+        with self._database.write() as connection:
+            for model, when in used_at.items():
+                statement = update(schema.models).where(*_is(model))
+                connection.execute(statement.values(used_at=when))
 
     def unload_retired(self, now: float) -> list[ModelState]:
         """Begin to unload what retired before `now` and is still unnamed; return those."""
@@ -190,7 +197,7 @@ def switched(before: Alias | None, order: SwitchOrder) -> Alias:
 
 
 def _asked(spec: ModelSpec) -> ModelSpec:
-    return dataclasses.replace(spec, num_bytes=0, memory_bytes=0)
+    return dataclasses.replace(spec, location="", num_bytes=0, memory_bytes=0)
 
 
 def _started(attempt: int) -> dict[str, Any]:
@@ -201,6 +208,7 @@ def _started(attempt: int) -> dict[str, Any]:
         "changed_at": time.time(),
         "ready_at": None,
         "retire_at": None,
+        "used_at": None,
         "progress": None,
     }
 
@@ -316,6 +324,7 @@ def _values(state: ModelState) -> dict[str, Any]:
         "changed_at": state.changed_at,
         "ready_at": state.ready_at,
         "retire_at": state.retire_at,
+        "used_at": state.used_at,
         "progress": dataclasses.astuple(state.progress) if state.progress else None,
     }
 
@@ -329,5 +338,6 @@ def _state(row: Row[Any]) -> ModelState:
         changed_at=row.changed_at,
         ready_at=row.ready_at,
         retire_at=row.retire_at,
+        used_at=row.used_at,
         progress=LoadProgress(*row.progress) if row.progress else None,
     )

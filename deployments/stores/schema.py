@@ -159,6 +159,7 @@ models = Table(
     Column("changed_at", Float(53), nullable=False),
     Column("ready_at", Float(53)),
     Column("retire_at", Float(53)),
+    Column("used_at", Float(53)),
     Column("progress", JSON),
 )
 

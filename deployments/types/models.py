@@ -20,8 +20,9 @@ WHOLE = 100
 class ModelSpec:
     """What runs: everything that a load asks for, with nothing left to choose.
 
-    `source` is as the caller said it. `memory_bytes` is the estimate for one replica, `num_bytes`
-    the size of the weights' files. `options` are further arguments of the engine.
+    `source` is as the caller said it, `location` what a replica reads. `memory_bytes` is the
+    estimate for one replica, `num_bytes` the size of the weights' files. `options` are further
+    arguments of the engine.
     """
 
     name: str
@@ -37,6 +38,7 @@ class ModelSpec:
     tensor_parallel: int = 1
     adapter: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    location: str = ""
     num_bytes: int = 0
     memory_bytes: int = 0
 
@@ -66,7 +68,7 @@ class ModelState:
 
     `attempt` grows with every load, and names the application: what an earlier load left behind is
     never taken for a later one. `changed_at` is in seconds since 1970, as are the others;
-    `retire_at` is when an unnamed version is unloaded.
+    `retire_at` is when an unnamed version is unloaded; `used_at` is noted where models are evicted.
     """
 
     spec: ModelSpec
@@ -76,6 +78,7 @@ class ModelState:
     error: str = ""
     ready_at: float | None = None
     retire_at: float | None = None
+    used_at: float | None = None
     progress: LoadProgress | None = None
 
     @property
@@ -116,12 +119,15 @@ class Registry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SwitchOrder:
-    """A change of an alias: all requests go to a model, or a share of them."""
+    """A change of an alias: all requests go to a model, or a share of them.
+
+    `drain_s` None: as long as the configuration says.
+    """
 
     alias: str
     to: str
     canary_percent: int = WHOLE
-    drain_s: float = 30.0
+    drain_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,8 @@ class ReplicaVitals:
 class ModelStatus:
     """A model of the registry, or of the configuration, with its replicas.
 
-    `state` is None for the models of the configuration.
+    `num_wanted` is how many replicas Serve wants now, None where it does not say. `state` is None
+    for the models of the configuration.
     """
 
     id: str
@@ -175,6 +182,7 @@ class ModelStatus:
     min_replicas: int | None
     max_replicas: int | None
     replicas: tuple[ReplicaVitals, ...]
+    num_wanted: int | None = None
     state: ModelState | None = None
 
 
@@ -185,3 +193,27 @@ class ClusterStatus:
     models: tuple[ModelStatus, ...]
     aliases: tuple[Alias, ...]
     nodes: tuple[NodeVitals, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOrder:
+    """What a load asks for; None lets the model's files, or the installation, say."""
+
+    name: str
+    version: str
+    source: str = ""
+    sha256: str = ""
+    kind: ModelKind | None = None
+    engine: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    min_replicas: int = 1
+    max_replicas: int = 1
+    tensor_parallel: int = 1
+    adapter: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """Return the id that the model will have."""
+        return f"{self.name}@{self.version}"

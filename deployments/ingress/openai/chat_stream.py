@@ -11,7 +11,7 @@ from deployments.ingress.openai.logprobs import chat_logprobs
 from deployments.ingress.openai.usage import usage_of
 from deployments.ingress.services import sources_of
 from deployments.ingress.sse import DONE, block, dumps, error_block, quote
-from deployments.types import AnswerEvent, Delta, Finished
+from deployments.types import AnswerEvent, Delta, Finished, PromptAccepted
 
 
 class ChatStream:
@@ -34,8 +34,7 @@ class ChatStream:
         self._collection = collection
         self._has_begun = [False] * num_choices
         self.answer = Answer.of(num_choices)
-        prefix = f'data: {dumps(self._header)[:-1]},"choices":[{{"index":'
-        self._heads = [f'{prefix}{i},"delta":{{"content":' for i in range(num_choices)]
+        self._heads = self._made_heads()
 
     def event(self, event: AnswerEvent) -> bytes:
         """Return the chunks of an event, often none."""
@@ -44,6 +43,9 @@ class ChatStream:
                 return b""
             return self._begin(event.index) + self._delta(event)
         self.answer.count(event)
+        if isinstance(event, PromptAccepted) and event.model:
+            self._header = self.answer.named(self._header)
+            self._heads = self._made_heads()
         if isinstance(event, Finished):
             return self._begin(event.index) + self._finish(event)
         return b""
@@ -58,6 +60,10 @@ class ChatStream:
     def error(self, error: RagError) -> bytes:
         """Return the terminal block of a stream that failed."""
         return error_block(error, self._request_id)
+
+    def _made_heads(self) -> list[str]:
+        prefix = f'data: {dumps(self._header)[:-1]},"choices":[{{"index":'
+        return [f'{prefix}{i},"delta":{{"content":' for i in range(len(self._has_begun))]
 
     def _begin(self, index: int) -> bytes:
         """Return the chunk with the role, before a choice's first other chunk."""

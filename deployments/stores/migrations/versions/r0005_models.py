@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("changed_at", sa.Float(precision=53), nullable=False),
         sa.Column("ready_at", sa.Float(precision=53)),
         sa.Column("retire_at", sa.Float(precision=53)),
+        sa.Column("used_at", sa.Float(precision=53)),
         sa.Column("progress", sa.JSON()),
         sa.PrimaryKeyConstraint("name", "version", name=op.f("pk_models")),
     )
