@@ -14,7 +14,6 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
-from deployments.config import EmbedderArgs, GeneratorArgs, RerankerArgs, Settings
 from deployments.delivery.inbox import Inbox
 from deployments.embedder import Embedder
 from deployments.errors import InvalidRequest, RagError
@@ -23,28 +22,19 @@ from deployments.ingress.replica import Ingress
 from deployments.reranker import Reranker
 from deployments.retriever import Retriever
 from deployments.stores.buckets import Shard
-from deployments.stores.database import Database
-from deployments.stores.models import ModelStore
 from deployments.types import (
-    Alias,
     AnswerEvent,
-    ClusterStatus,
     Delta,
     Finished,
     GenerationEvent,
     GenerationRequest,
     Grounding,
-    LoadOrder,
-    ModelKind,
-    ModelState,
-    ModelStatus,
     PromptAccepted,
     Relevance,
     Retrieval,
     ScoredChunk,
     SearchRequest,
     Sources,
-    SwitchOrder,
 )
 from graphs.args import RagArgs
 from graphs.corpus import Corpus
@@ -60,17 +50,15 @@ from graphs.handles import (
     plainly_pickled,
 )
 from graphs.metrics import cluster_metrics
-from graphs.models import Models
-from graphs.registrar import Registrar, vitals_of
+from graphs.model_operations import ModelOperations
+from graphs.model_status import OwnModel
 from graphs.relevance import relevant
 from graphs.shards import ROUTER, Shards, shard_name
 
 HEALTH_TIMEOUT_S = 5.0
 
-ModelArgs = GeneratorArgs | EmbedderArgs | RerankerArgs
 
-
-class RagGraph(Corpus):
+class RagGraph(Corpus, ModelOperations):
     """The capabilities behind the HTTP surface. Contract: ``ingress/graph.py``."""
 
     def __init__(
@@ -95,7 +83,8 @@ class RagGraph(Corpus):
         models = [one.model for one in (args.embedder, *args.embedders)]
         handles = [plainly_pickled(handle) for handle in (embedder, *embedders)]
         reranking_model = args.reranker.model if args.reranker else None
-        super().__init__(
+        Corpus.__init__(
+            self,
             Embedders(dict(zip(models, handles, strict=True))),
             Shards(retrievers, args.retriever),
             reranker,
@@ -106,37 +95,29 @@ class RagGraph(Corpus):
         self._deliver = self._generator.options(method_name="deliver")
         self._complete = self._generator.options(method_name="complete")
         self._inbox = Inbox(node_address())
-        own: dict[str, ModelKind] = {args.generator.model: "generation"}
-        own |= dict.fromkeys(models, "embedding")
-        own |= dict.fromkeys(self._reranking.models, "reranking")
-        database = Database(Settings().database, pool_size=4)
-        store = ModelStore(database)
-        self._models = Models(store, own)
-        self._embedders.find = self._models.embedder
-        self._registrar = Registrar(self._models, store, database, args.models)
-        self._own: list[tuple[ModelKind, ModelArgs, DeploymentHandle[Any]]] = [
-            ("generation", args.generator, self._generator)
-        ]
-        configured = zip((args.embedder, *args.embedders), handles, strict=True)
-        self._own += [("embedding", one, handle) for one, handle in configured]
-        if args.reranker is not None and self._reranker is not None:
-            self._own.append(("reranking", args.reranker, self._reranker))
         self._own_ids = frozenset(("", args.generator.model))
+        configured = zip((args.embedder, *args.embedders), handles, strict=True)
+        own = [OwnModel("generation", args.generator, self._generator)]
+        own += [OwnModel("embedding", one, handle) for one, handle in configured]
+        if args.reranker is not None and self._reranker is not None:
+            own.append(OwnModel("reranking", args.reranker, self._reranker))
+        ModelOperations.__init__(self, own, args.models)
+        self._embedders.find = self.models.embedder
 
     @property
     def generation_models(self) -> Sequence[str]:
         """Return the ids of the generation models that answer, the default one first."""
-        return (self._args.generator.model, *self._models.ids("generation"))
+        return (self._args.generator.model, *self.models.ids("generation"))
 
     @property
     def embedding_models(self) -> Sequence[str]:
         """Return the ids of the embedding models that answer, the default one first."""
-        return (*self._embedders.models, *self._models.ids("embedding"))
+        return (*self._embedders.models, *self.models.ids("embedding"))
 
     @property
     def reranking_models(self) -> Sequence[str]:
         """Return the ids of what can rerank, the default first."""
-        return (*self._reranking.models, *self._models.ids("reranking"))
+        return (*self._reranking.models, *self.models.ids("reranking"))
 
     async def rerank(
         self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
@@ -144,52 +125,15 @@ class RagGraph(Corpus):
         """Return one score in [0, 1] per text, in order; None is the default model."""
         if model is None or model in self._reranking.models:
             return await super().rerank(query, texts, model=model, timeout_s=timeout_s)
-        loaded = await self._models.find(model, "reranking")
+        loaded = await self.models.find(model, "reranking")
         if loaded is None:
             return await super().rerank(query, texts, model=None, timeout_s=timeout_s)
         return await call(loaded.rerank.remote(query, list(texts)), Deadline(timeout_s))
 
-    async def resolve(self, model: str, kind: ModelKind) -> str:
-        """Return the id of the very model behind an id or alias; of several, the main one.
-
-        Raises:
-            ModelNotFound: no model of this kind has this id.
-            ModelUnavailable: it does not run now.
-        """
-        return await self._models.resolve(model, kind)
-
-    async def load_model(self, order: LoadOrder) -> ModelState:
-        """Have a model loaded; what is loaded stays as it is."""
-        return await self._registrar.load(order)
-
-    async def reload_model(self, model: str) -> ModelState:
-        """Have a version loaded again as it was before."""
-        return await self._registrar.reload(model)
-
-    async def unload_model(self, model: str, *, force: bool) -> ModelState:
-        """Have a model go once its requests have ended."""
-        return await self._registrar.unload(model, force=force)
-
-    async def switch_model(self, order: SwitchOrder) -> Alias:
-        """Point an alias at a ready model."""
-        return await self._registrar.switch(order)
-
-    async def model_state(self, model: str) -> ModelState:
-        """Return what the registry says of a version now; raises ModelNotFound."""
-        return await self._registrar.state(model)
-
-    async def model_status(self, *, timeout_s: float) -> ClusterStatus:
-        """Return every model, replica and machine as it is now."""
-        deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
-        own = await asyncio.gather(
-            *(_own_status(kind, args, handle, deadline) for kind, args, handle in self._own)
-        )
-        return await self._registrar.status(own, deadline)
-
     async def maintain(self) -> None:
         """Do what others began and could not finish, and keep models as they should be."""
         if has_peers():
-            await asyncio.gather(self._erasing.resume(), self._registrar.maintain())
+            await asyncio.gather(self._erasing.resume(), self.keep())
 
     def generate(
         self, request: GenerationRequest, *, timeout_s: float
@@ -206,7 +150,7 @@ class RagGraph(Corpus):
         """
         deadline = Deadline(timeout_s)
         if request.model not in self._own_ids and not request.fallbacks:
-            await self._models.find(request.model, "generation")  # fails before any work is done
+            await self.models.find(request.model, "generation")  # fails before any work is done
         search = self._search_reranked if retrieval.is_reranked else self._search
         chunks = await search(self._passage_search(request, retrieval), deadline)
         if retrieval.top_k is None:
@@ -267,7 +211,7 @@ class RagGraph(Corpus):
             return
         deliver, complete = self._deliver, self._complete
         if request.model not in self._own_ids:
-            loaded = await self._models.find(request.model, "generation")
+            loaded = await self.models.find(request.model, "generation")
             if loaded is not None:
                 deliver, complete = loaded.deliver, loaded.complete
         if not request.is_streamed:
@@ -306,21 +250,6 @@ class RagGraph(Corpus):
         for index in range(request.n):
             events += [Delta(self._args.answer.unknown, index), Finished("stop", 0, index)]
         return events
-
-
-async def _own_status(
-    kind: ModelKind, args: ModelArgs, handle: DeploymentHandle[Any], deadline: Deadline
-) -> ModelStatus:
-    return ModelStatus(
-        id=args.model,
-        kind=kind,
-        device=args.device,
-        precision=args.precision,
-        engine=args.engine,
-        min_replicas=None,
-        max_replicas=None,
-        replicas=await vitals_of(handle, deadline),
-    )
 
 
 def _question(request: GenerationRequest) -> str:

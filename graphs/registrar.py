@@ -8,54 +8,35 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
-from typing import Any
-
-from ray.serve.handle import DeploymentHandle
 
 from deployments.config import ModelsArgs
-from deployments.engines.inspection.files import ModelFiles, inspect
-from deployments.engines.inspection.source import find_source, is_trusted
-from deployments.engines.weights import EMBEDDED
 from deployments.errors import (
     Conflict,
     InsufficientResources,
     ModelNotFound,
-    RagError,
-    StoreUnavailable,
 )
 from deployments.stores.database import Database
 from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
 from deployments.types import (
     Alias,
-    ClusterStatus,
     LoadOrder,
     ModelSpec,
     ModelState,
-    ModelStatus,
-    NodeVitals,
     Registry,
-    ReplicaVitals,
     SwitchOrder,
 )
-from deployments.vitals import node_vitals
-from graphs.capabilities import device_of, engine_of, precision_of, refused
-from graphs.fit import check_fit, machine_free_bytes, memory_of, rooms
-from graphs.handles import Deadline, call_all, has_peers
+from graphs.fit import check_fit, machine_free_bytes, rooms
+from graphs.handles import has_peers
 from graphs.lifecycle import LEASE_S, Lifecycle
-from graphs.model_app import app_name, args_of, replica_name
 from graphs.models import Models
 from graphs.progress import Observer
 from graphs.ray_resources import num_gpus, resources
-from graphs.serve_apps import ServeApps
+from graphs.serve_apps import Apps
+from graphs.specs import spec_of
 
 log = logging.getLogger("ray.serve")
 
-FAKE = "fake"
-FIRST_VERSION = "1"
 EVICTION_TIMEOUT_S = 60.0
 EVICTION_POLL_S = 0.2
 
@@ -64,14 +45,18 @@ class Registrar:
     """Changes the registry for one ingress, and takes part in making it true."""
 
     def __init__(
-        self, models: Models, store: ModelStore, database: Database, args: ModelsArgs
+        self,
+        models: Models,
+        store: ModelStore,
+        database: Database,
+        apps: Apps,
+        args: ModelsArgs,
     ) -> None:
         self._models = models
         self._store = store
         self._args = args
         self._observer = Observer()
         lease = Lease(database, "models", LEASE_S)
-        self._apps = apps = ServeApps(args)
         self._lifecycle = Lifecycle(store, lease, apps, args, models.probe, self._observer.look)
 
     async def maintain(self) -> None:
@@ -139,33 +124,6 @@ class Registrar:
             raise not_known()
         return registry.models[model]
 
-    async def status(self, own: Sequence[ModelStatus], deadline: Deadline) -> ClusterStatus:
-        """Return every model with its replicas, beside those of the configuration."""
-        registry = await asyncio.to_thread(self._store.read)
-        states = list(registry.models.values())
-        targets = await self._targets()
-        vitals = await asyncio.gather(*(self._vitals(state, deadline) for state in states))
-        loaded = [
-            _status(state, replicas, targets.get((app_name(state), replica_name(state.spec.kind))))
-            for state, replicas in zip(states, vitals, strict=True)
-        ]
-        models = (*own, *loaded)
-        nodes = {one.node.host: one.node for model in models for one in model.replicas}
-        here = await asyncio.to_thread(node_vitals)
-        return ClusterStatus(
-            models, tuple(registry.aliases.values()), _each({**nodes, here.host: here})
-        )
-
-    async def _targets(self) -> Mapping[tuple[str, str], int]:
-        try:
-            return await self._apps.targets()
-        except StoreUnavailable:  # everything else can be told
-            return {}
-
-    async def _vitals(self, state: ModelState, deadline: Deadline) -> tuple[ReplicaVitals, ...]:
-        loaded = self._models.routes.loaded(state.spec.kind).get(state.id)
-        return () if loaded is None else await vitals_of(loaded.handle, deadline)
-
     async def _changed(self) -> None:
         await self._models.refresh()
         self._lifecycle.wake()
@@ -204,53 +162,6 @@ class Registrar:
             await asyncio.sleep(EVICTION_POLL_S)
 
 
-def spec_of(order: LoadOrder, gpus: int, args: ModelsArgs) -> ModelSpec:
-    """Return what will run, every choice made and every file checked. Blocks.
-
-    Raises:
-        InvalidRequest: the source is not allowed, or something cannot be had here.
-        UnreadableModel: the model's files are damaged or incomplete.
-    """
-    device = device_of(order, gpus)
-    files = None
-    if order.engine != FAKE:
-        weights = find_source(order.source, args, digest=order.sha256)
-        files = inspect(weights, is_trusted=is_trusted(weights, args))
-    elif order.source or order.sha256:
-        raise refused("the fake engine has no weights: leave the source out", "source")
-    kind = order.kind or (files.kind if files else "generation")
-    if files is not None and files.kind != kind:
-        raise refused(f"the files are those of a model for {files.kind}", "kind")
-    spec = ModelSpec(
-        name=order.name,
-        version=order.version or FIRST_VERSION,
-        kind=kind,
-        engine=engine_of(order, kind),
-        source=order.source,
-        sha256=order.sha256,
-        device=device,
-        precision=precision_of(order, kind, device),
-        min_replicas=order.min_replicas,
-        max_replicas=order.max_replicas,
-        tensor_parallel=order.tensor_parallel,
-        adapter=order.adapter,
-        options=dict(order.options),
-        location=_location(order.source, files),
-        num_bytes=files.num_bytes if files else 0,
-    )
-    if files is None:
-        args_of(spec)
-        return spec
-    return dataclasses.replace(spec, memory_bytes=memory_of(spec, files, has_bf16=has_bf16()))
-
-
-def _location(source: str, files: ModelFiles | None) -> str:
-    """Return what a replica reads: a name where the package is looked up anew, else the path."""
-    if files is None or source.startswith(EMBEDDED):
-        return source
-    return str(files.paths[0] if files.weights.gguf_file else files.weights.folder)
-
-
 def version_of(registry: Registry, model: str) -> str:
     """Return the id that a name without a version means: its only loaded version's.
 
@@ -281,45 +192,6 @@ def not_known() -> ModelNotFound:
     return ModelNotFound("no model with this id was ever loaded; see GET /v1/models/status")
 
 
-async def vitals_of(handle: DeploymentHandle[Any], deadline: Deadline) -> tuple[ReplicaVitals, ...]:
-    """Return what each replica says of itself, none where they do not answer."""
-    try:
-        return tuple(await call_all(handle, "vitals", deadline))
-    except RagError:
-        return ()
-
-
-def _status(
-    state: ModelState, replicas: tuple[ReplicaVitals, ...], num_wanted: int | None
-) -> ModelStatus:
-    spec = state.spec
-    return ModelStatus(
-        id=state.id,
-        kind=spec.kind,
-        device=spec.device,
-        precision=spec.precision,
-        engine=spec.engine,
-        min_replicas=spec.min_replicas,
-        max_replicas=spec.max_replicas,
-        replicas=replicas,
-        num_wanted=num_wanted,
-        state=state,
-    )
-
-
-def _each(nodes: dict[str, NodeVitals]) -> tuple[NodeVitals, ...]:
-    return tuple(nodes[host] for host in sorted(nodes))
-
-
 def _require_cluster() -> None:
     if not has_peers():
         raise Conflict("models are loaded in a cluster only")
-
-
-@cache
-def has_bf16() -> bool:
-    """Return whether this machine's processors multiply bf16, which `auto` then computes in."""
-    try:
-        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return False

@@ -56,6 +56,10 @@ class Apps(Protocol):
         """Return the applications of models, by name."""
         ...
 
+    async def targets(self) -> Mapping[tuple[str, str], int]:
+        """Return how many replicas each deployment of each application should have now."""
+        ...
+
     async def deploy(self, state: ModelState) -> None:
         """Have a model's application run, without waiting for it."""
         ...

@@ -61,7 +61,8 @@ class ModelStore:
         """Want a model to run; one that is loaded, or loading, is returned as it is.
 
         Raises:
-            Conflict: the version is loaded with other settings, or is just being unloaded.
+            Conflict: the version is loaded with other settings, or is just being unloaded, or its
+            vectors are in collections and the weights would be others.
         """
         with self._database.write() as connection:
             _change(connection)
@@ -75,6 +76,8 @@ class ModelStore:
                     message = f"{spec.id} is loaded with other settings: load another version"
                     raise Conflict(f"{message}, or unload this one first")
                 return known
+            if _weights(known.spec) != _weights(spec) and _num_collections(connection, spec.id):
+                raise Conflict("collections hold vectors of this version: load another version")
             started = _started(attempt=known.attempt + 1)
             return _update(connection, known, spec=spec, **started)
 
@@ -200,6 +203,11 @@ def _asked(spec: ModelSpec) -> ModelSpec:
     return dataclasses.replace(spec, location="", num_bytes=0, memory_bytes=0)
 
 
+def _weights(spec: ModelSpec) -> tuple[object, ...]:
+    """Return what decides where a text's vector lies."""
+    return (spec.kind, spec.engine, spec.source, spec.sha256, spec.options)
+
+
 def _started(attempt: int) -> dict[str, Any]:
     return {
         "phase": "loading",
@@ -251,10 +259,14 @@ def _kind(connection: Connection, model: str, own: Mapping[str, str]) -> str:
 def _check_unused(connection: Connection, model: str) -> None:
     if model in _named(connection):
         raise Conflict("an alias names this model: switch it to another first, or use `force`")
+    if _num_collections(connection, model):
+        raise Conflict("collections were embedded with this model: delete them, or use `force`")
+
+
+def _num_collections(connection: Connection, model: str) -> int:
     table = schema.collections
     count = select(func.count()).select_from(table).where(table.c.embedding_model == model)
-    if connection.scalars(count).one():
-        raise Conflict("collections were embedded with this model: delete them, or use `force`")
+    return connection.scalars(count).one()
 
 
 def _aliases(connection: Connection) -> dict[str, Alias]:

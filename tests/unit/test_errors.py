@@ -32,7 +32,14 @@ def test_error_has_one_sentence_code_and_status(kind: type[RagError]) -> None:
 
 def test_only_failures_of_the_moment_are_retryable() -> None:
     retryable = {kind.__name__ for kind in tree() if kind.retryable}
-    expected = {"RateLimited", "EngineFailed", "StoreUnavailable", "Overloaded", "DeadlineExceeded"}
+    expected = {
+        "RateLimited",
+        "EngineFailed",
+        "StoreUnavailable",
+        "Overloaded",
+        "DeadlineExceeded",
+        "ModelUnavailable",
+    }
     assert retryable == expected
 
 

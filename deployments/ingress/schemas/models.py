@@ -103,6 +103,8 @@ class LoadModel(Schema):
 class UnloadModel(Schema):
     """`POST /v1/models/unload`: requests that run are finished, then the memory is free."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model_id": "smollm2@1"}]})
+
     model_id: NameOrId
     force: bool = Field(
         default=False, description="also when aliases name it or collections were embedded with it"
@@ -112,6 +114,10 @@ class UnloadModel(Schema):
 
 class SwitchModel(Schema):
     """`POST /v1/models/switch`: which version an alias names; rollback is a switch back."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"alias": "chat", "to": "smollm2@2", "canary_percent": 10}]}
+    )
 
     alias: Name
     to: NameOrId
