@@ -32,6 +32,8 @@ RENEW_S = 3.0
 REROUTE_S = 2.0
 """How long an unloading model still gets its replicas: ingresses learn of it in a quarter of it."""
 
+EMPTY = Registry(-1, {}, {})
+
 Probe = Callable[[ModelState], Awaitable[None]]
 """Has a model compute something small; raises a RagError."""
 
@@ -61,7 +63,7 @@ class Lifecycle:
         self._renewed_at = float("-inf")
         self._is_held = False
         self._compared_at = float("-inf")
-        self._revision = -1
+        self._registry = EMPTY
         self._is_calm = False
         self._probes: dict[str, asyncio.Task[None]] = {}
 
@@ -85,21 +87,27 @@ class Lifecycle:
                 await asyncio.wait_for(self._wake.wait(), PERIOD_S)
 
     async def step(self) -> None:
-        """Make one pass, if the lease is ours and there may be something to do."""
+        """Make one pass, if there may be something to do and the lease is ours."""
+        await self._read()
+        models = self._registry.models.values()
+        if self._is_calm and all(one.phase == "unloaded" for one in models):
+            return
         if not await self._holds():
             return
-        for state in await asyncio.to_thread(self._store.unload_retired, time.time()):
-            log.info("%s is unloaded: no alias names it any more", state.id)
-        revision = await asyncio.to_thread(self._store.revision)
+        if any(one.retire_at is not None and one.retire_at <= time.time() for one in models):
+            for state in await asyncio.to_thread(self._store.unload_retired, time.time()):
+                log.info("%s is unloaded: no alias names it any more", state.id)
+            await self._read()
         is_due = time.monotonic() - self._compared_at >= CALM_PERIOD_S
-        if self._is_calm and revision == self._revision and not is_due:
-            return
-        registry = await asyncio.to_thread(self._store.read)
-        has_some = any(one.phase != "unloaded" for one in registry.models.values())
-        if self._is_calm and revision == self._revision and not has_some:
-            return
-        self._is_calm = await self._compare(registry)
-        self._revision, self._compared_at = registry.revision, time.monotonic()
+        if is_due or not self._is_calm:
+            self._is_calm = await self._compare(self._registry)
+            self._compared_at = time.monotonic()
+
+    async def _read(self) -> None:
+        """Take over the newest registry; what is new is to be compared."""
+        if await asyncio.to_thread(self._store.revision) != self._registry.revision:
+            self._registry = await asyncio.to_thread(self._store.read)
+            self._is_calm = False
 
     async def _holds(self) -> bool:
         now = time.monotonic()

@@ -12,6 +12,7 @@ from sqlalchemy import delete, insert, or_, select, update
 from deployments.errors import Conflict
 from deployments.stores import schema
 from deployments.stores.database import Database
+from deployments.stores.ids import microseconds
 
 
 class Lease:
@@ -29,8 +30,8 @@ class Lease:
         Raises:
             StoreUnavailable: the database did not answer; safe to retry.
         """
-        table, now = schema.leases, time.time()
-        ours = {"owner": self._owner, "expires_at": now + self._duration_s}
+        table, now = schema.leases, microseconds(time.time())
+        ours = {"owner": self._owner, "expires_at": now + microseconds(self._duration_s)}
         statement = (
             update(table)
             .where(

@@ -7,19 +7,27 @@ not know what runs (``graphs/lifecycle.py`` makes that agree).
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from deployments.errors import Conflict, ModelNotFound
 from deployments.stores import schema
+from deployments.stores.aliases import (
+    aliases_of,
+    forget_in_aliases,
+    named_by,
+    switched,
+    write_alias,
+)
 from deployments.stores.database import Database
+from deployments.stores.ids import microseconds
+from deployments.stores.model_rows import now, state_of, values_of
 from deployments.types import (
     LOADED,
-    WHOLE,
     Alias,
-    AliasTarget,
     LoadProgress,
     ModelPhase,
     ModelSpec,
@@ -47,14 +55,15 @@ class ModelStore:
 
     def revision(self) -> int:
         """Return the number of changes so far."""
-        return int(self._database.rows(REVISION, {"id": ONLY})[0][0])
+        rows = self._database.rows(REVISION, {"id": ONLY})
+        return int(rows[0][0]) if rows else 0
 
     def read(self) -> Registry:
         """Return everything as it is at one moment."""
         with self._database.read() as connection:
-            revision = connection.scalars(REVISION, {"id": ONLY}).one()
-            models = [_state(row) for row in connection.execute(select(schema.models))]
-            aliases = _aliases(connection)
+            revision = connection.scalars(REVISION, {"id": ONLY}).one_or_none() or 0
+            models = [state_of(row) for row in connection.execute(select(schema.models))]
+            aliases = aliases_of(connection)
         return Registry(revision, {one.id: one for one in models}, aliases)
 
     def load(self, spec: ModelSpec) -> ModelState:
@@ -94,11 +103,11 @@ class ModelStore:
             if known.phase in ("unloading", "unloaded"):
                 return known
             if force:
-                _forget_in_aliases(connection, model)
+                forget_in_aliases(connection, model)
             else:
                 _check_unused(connection, model)
             phase: ModelPhase = "unloaded" if known.phase == "failed" else "unloading"
-            return _update(connection, known, phase=phase, changed_at=time.time(), retire_at=None)
+            return _update(connection, known, phase=phase, changed_at=now(), retire_at=None)
 
     def switch(self, order: SwitchOrder, own: Mapping[str, str]) -> Alias:
         """Point an alias at a ready model, wholly or for a share of its requests.
@@ -117,12 +126,12 @@ class ModelStore:
         with self._database.write() as connection:
             _change(connection)
             kind = own.get(order.to) or _ready_kind(connection, order.to)
-            before = _aliases(connection).get(order.alias)
+            before = aliases_of(connection).get(order.alias)
             after = switched(before, order)
             for target in after.targets:
                 if _kind(connection, target.model, own) != kind:
                     raise Conflict("the alias names a model of another kind: use another alias")
-            _write_alias(connection, after)
+            write_alias(connection, after)
             _retire(connection, before, order.drain_s or 0.0)
         return after
 
@@ -133,9 +142,10 @@ class ModelStore:
 
         `is_ready`: it becomes ready now, rather than keeping the time at which it was.
         """
-        values: dict[str, Any] = {"phase": phase, "error": error, "changed_at": time.time()}
+        changed_at = microseconds(time.time())
+        values: dict[str, Any] = {"phase": phase, "error": error, "changed_at": changed_at}
         if is_ready:
-            values["ready_at"] = values["changed_at"]
+            values["ready_at"] = changed_at
         table = schema.models
         with self._database.write() as connection:
             _change(connection)
@@ -158,45 +168,26 @@ class ModelStore:
         with self._database.write() as connection:
             for model, when in used_at.items():
                 statement = update(schema.models).where(*_is(model))
-                connection.execute(statement.values(used_at=when))
+                connection.execute(statement.values(used_at=microseconds(when)))
 
-    def unload_retired(self, now: float) -> list[ModelState]:
-        """Begin to unload what retired before `now` and is still unnamed; return those."""
+    def unload_retired(self, until: float) -> list[ModelState]:
+        """Begin to unload what retired before `until` and is still unnamed; return those."""
         table = schema.models
-        due = select(table).where(table.c.retire_at <= now)
+        due = select(table).where(table.c.retire_at <= microseconds(until))
         with self._database.read() as connection:
             if connection.execute(due).first() is None:
                 return []
         with self._database.write() as connection:
             _change(connection)
-            named = _named(connection)
+            named = named_by(connection)
             going = []
-            for state in [_state(row) for row in connection.execute(due)]:
+            for state in [state_of(row) for row in connection.execute(due)]:
                 if state.id in named or state.phase not in LOADED:
                     _update(connection, state, retire_at=None)
                     continue
-                values = {"phase": "unloading", "changed_at": time.time(), "retire_at": None}
+                values = {"phase": "unloading", "changed_at": now(), "retire_at": None}
                 going.append(_update(connection, state, **values))
             return going
-
-
-def switched(before: Alias | None, order: SwitchOrder) -> Alias:
-    """Return the alias after an order; a share of the requests is taken from its main target.
-
-    Raises:
-        Conflict: there is nothing to take a share from.
-    """
-    whole = Alias(order.alias, (AliasTarget(order.to, WHOLE),))
-    if order.canary_percent == WHOLE:
-        return whole
-    others = [one for one in before.targets if one.model != order.to] if before else []
-    if not others:
-        if before is not None:
-            return whole
-        raise Conflict("a canary needs an alias that names another model already")
-    rest = max(others, key=lambda one: one.percent).model
-    share = AliasTarget(order.to, order.canary_percent)
-    return Alias(order.alias, (AliasTarget(rest, WHOLE - order.canary_percent), share))
 
 
 def _asked(spec: ModelSpec) -> ModelSpec:
@@ -213,7 +204,7 @@ def _started(attempt: int) -> dict[str, Any]:
         "phase": "loading",
         "attempt": attempt,
         "error": "",
-        "changed_at": time.time(),
+        "changed_at": now(),
         "ready_at": None,
         "retire_at": None,
         "used_at": None,
@@ -225,7 +216,13 @@ def _change(connection: Connection) -> None:
     """Raise the revision; from here on other changes wait for this one."""
     table = schema.registry_changes
     statement = update(table).where(table.c.id == ONLY).values(revision=table.c.revision + 1)
-    connection.execute(statement)
+    if connection.execute(statement).rowcount:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(table).values(id=ONLY, revision=1))
+    except IntegrityError:  # another process made the first change ever at the same time
+        connection.execute(statement)
 
 
 def _is(model: str) -> tuple[Any, Any]:
@@ -235,7 +232,7 @@ def _is(model: str) -> tuple[Any, Any]:
 
 def _find(connection: Connection, model: str) -> ModelState | None:
     row = connection.execute(select(schema.models).where(*_is(model))).one_or_none()
-    return None if row is None else _state(row)
+    return None if row is None else state_of(row)
 
 
 def _require(connection: Connection, model: str) -> ModelState:
@@ -257,7 +254,7 @@ def _kind(connection: Connection, model: str, own: Mapping[str, str]) -> str:
 
 
 def _check_unused(connection: Connection, model: str) -> None:
-    if model in _named(connection):
+    if model in named_by(connection):
         raise Conflict("an alias names this model: switch it to another first, or use `force`")
     if _num_collections(connection, model):
         raise Conflict("collections were embedded with this model: delete them, or use `force`")
@@ -269,87 +266,24 @@ def _num_collections(connection: Connection, model: str) -> int:
     return connection.scalars(count).one()
 
 
-def _aliases(connection: Connection) -> dict[str, Alias]:
-    rows = connection.execute(select(schema.model_aliases)).all()
-    return {
-        row.name: Alias(row.name, tuple(AliasTarget(*target) for target in row.targets))
-        for row in rows
-    }
-
-
-def _named(connection: Connection) -> set[str]:
-    return {one.model for alias in _aliases(connection).values() for one in alias.targets}
-
-
-def _write_alias(connection: Connection, alias: Alias) -> None:
-    table = schema.model_aliases
-    connection.execute(delete(table).where(table.c.name == alias.name))
-    if alias.targets:
-        targets = [[one.model, one.percent] for one in alias.targets]
-        values = {"name": alias.name, "targets": targets, "changed_at": time.time()}
-        connection.execute(insert(table).values(values))
-
-
-def _forget_in_aliases(connection: Connection, model: str) -> None:
-    """Take a model out of every alias; another target of the alias has its share, too."""
-    for alias in _aliases(connection).values():
-        left = [one.model for one in alias.targets if one.model != model]
-        if len(left) < len(alias.targets):
-            targets = tuple(AliasTarget(one, WHOLE) for one in left[:1])
-            _write_alias(connection, Alias(alias.name, targets))
-
-
 def _retire(connection: Connection, before: Alias | None, drain_s: float) -> None:
     """Let what an alias named before retire, unless it is named still; the others stay."""
-    named = _named(connection)
-    stay: Sequence[str] = sorted(named)
-    for model in stay:
+    named = named_by(connection)
+    for model in sorted(named):
         if (state := _find(connection, model)) and state.retire_at is not None:
             _update(connection, state, retire_at=None)
     for target in before.targets if before else ():
         state = _find(connection, target.model)
         if state is not None and state.id not in named and state.phase in LOADED:
-            _update(connection, state, retire_at=time.time() + drain_s)
+            _update(connection, state, retire_at=now() + drain_s)
 
 
 def _insert(connection: Connection, state: ModelState) -> ModelState:
-    connection.execute(insert(schema.models).values(_values(state)))
+    connection.execute(insert(schema.models).values(values_of(state)))
     return state
 
 
 def _update(connection: Connection, state: ModelState, **changes: Any) -> ModelState:
     changed = dataclasses.replace(state, **changes)
-    connection.execute(update(schema.models).where(*_is(state.id)).values(_values(changed)))
+    connection.execute(update(schema.models).where(*_is(state.id)).values(values_of(changed)))
     return changed
-
-
-def _values(state: ModelState) -> dict[str, Any]:
-    spec = dataclasses.asdict(state.spec)
-    return {
-        "name": state.spec.name,
-        "version": state.spec.version,
-        "kind": state.spec.kind,
-        "spec": {name: value for name, value in spec.items() if name not in ("name", "version")},
-        "phase": state.phase,
-        "attempt": state.attempt,
-        "error": state.error,
-        "changed_at": state.changed_at,
-        "ready_at": state.ready_at,
-        "retire_at": state.retire_at,
-        "used_at": state.used_at,
-        "progress": dataclasses.astuple(state.progress) if state.progress else None,
-    }
-
-
-def _state(row: Row[Any]) -> ModelState:
-    return ModelState(
-        spec=ModelSpec(name=row.name, version=row.version, **row.spec),
-        phase=cast("ModelPhase", row.phase),
-        attempt=row.attempt,
-        error=row.error,
-        changed_at=row.changed_at,
-        ready_at=row.ready_at,
-        retire_at=row.retire_at,
-        used_at=row.used_at,
-        progress=LoadProgress(*row.progress) if row.progress else None,
-    )

@@ -13,8 +13,9 @@ document is, where the caller said so; `bucket` is the part of a collection (``b
 Checksums tell damage of the disk from data (``checksums.py``).
 
 `models` are those loaded at run time, `model_aliases` the names that requests use for them, and
-`registry_changes` has one row whose `revision` every change of either raises (``models.py``). A
-lease says which process does what only one may do.
+`registry_changes` has one row, once there was a change, whose `revision` every change of either
+raises (``models.py``). A lease says which process does what only one may do. Their times are in
+microseconds since 1970.
 
 A chunk repeats its part of the document's text, because cutting it out of a long one for every hit
 would read the whole document each time.
@@ -25,7 +26,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -156,11 +156,11 @@ models = Table(
     Column("phase", String(16), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("error", Text, nullable=False),
-    Column("changed_at", Float(53), nullable=False),
-    Column("ready_at", Float(53)),
-    Column("retire_at", Float(53)),
-    Column("used_at", Float(53)),
-    Column("progress", JSON),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("ready_at", BigInteger),
+    Column("retire_at", BigInteger),
+    Column("used_at", BigInteger),
+    Column("progress", JSON, nullable=False),
 )
 
 model_aliases = Table(
@@ -168,7 +168,7 @@ model_aliases = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("targets", JSON, nullable=False),
-    Column("changed_at", Float(53), nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
 )
 
 registry_changes = Table(
@@ -183,5 +183,5 @@ leases = Table(
     metadata,
     Column("name", String(64), primary_key=True),
     Column("owner", String(64), nullable=False),
-    Column("expires_at", Float(53), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
 )

@@ -282,3 +282,26 @@ async def test_calm_registry_is_not_compared_again(bench: Bench) -> None:
     bench.store.load(dataclasses.replace(spec(), version="9"))
     with pytest.raises(StoreUnavailable):
         await bench.lifecycle.step()
+
+
+async def test_database_that_is_lost_in_mid_load_is_waited_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = load(bench.store)
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+
+    def lost(*_: object, **__: object) -> None:
+        raise StoreUnavailable("the database did not answer")
+
+    with monkeypatch.context() as patched:
+        for method in ("revision", "read", "advance"):
+            patched.setattr(bench.store, method, lost)
+        running = asyncio.ensure_future(bench.lifecycle.run())
+        await asyncio.sleep(0.1)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert (bench.phase(), bench.apps.num_deployed) == ("loading", 1)
+    await bench.passes(3)
+    assert (bench.phase(), bench.apps.deleted) == ("ready", [])

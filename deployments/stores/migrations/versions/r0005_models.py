@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Create the tables, and the one row that counts changes."""
+    """Create the tables."""
     op.create_table(
         "models",
         sa.Column("name", sa.String(length=64), nullable=False),
@@ -23,32 +23,31 @@ def upgrade() -> None:
         sa.Column("phase", sa.String(length=16), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("error", sa.Text(), nullable=False),
-        sa.Column("changed_at", sa.Float(precision=53), nullable=False),
-        sa.Column("ready_at", sa.Float(precision=53)),
-        sa.Column("retire_at", sa.Float(precision=53)),
-        sa.Column("used_at", sa.Float(precision=53)),
-        sa.Column("progress", sa.JSON()),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
+        sa.Column("ready_at", sa.BigInteger()),
+        sa.Column("retire_at", sa.BigInteger()),
+        sa.Column("used_at", sa.BigInteger()),
+        sa.Column("progress", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("name", "version", name=op.f("pk_models")),
     )
     op.create_table(
         "model_aliases",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("targets", sa.JSON(), nullable=False),
-        sa.Column("changed_at", sa.Float(precision=53), nullable=False),
+        sa.Column("changed_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_model_aliases")),
     )
-    changes = op.create_table(
+    op.create_table(
         "registry_changes",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("revision", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_registry_changes")),
     )
-    op.bulk_insert(changes, [{"id": 1, "revision": 0}])
     op.create_table(
         "leases",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("owner", sa.String(length=64), nullable=False),
-        sa.Column("expires_at", sa.Float(precision=53), nullable=False),
+        sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("name", name=op.f("pk_leases")),
     )
 
