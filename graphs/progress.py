@@ -5,7 +5,6 @@ bytes. It does not know what is loaded.
 """
 
 import time
-from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
@@ -13,6 +12,11 @@ from deployments.types import LoadProgress, ModelState
 from graphs.handles import node_address
 from graphs.model_app import app_name
 from graphs.serve_apps import AppReport
+
+MAX_LOADS = 64
+"""Loads that are remembered; the oldest have ended."""
+
+SUFFIXES = (".safetensors", ".gguf")
 
 
 class Observer:
@@ -29,26 +33,18 @@ class Observer:
         if not here:
             return LoadProgress(None, spec.num_bytes, seconds)
         seen = self._seen.setdefault(app_name(state), {})
+        if len(self._seen) > MAX_LOADS:
+            del self._seen[next(iter(self._seen))]
         for pid in here:
-            for path, resident in mapped(pid, Path(spec.location)).items():
+            for path, resident in mapped(pid).items():
                 seen[path] = max(seen.get(path, 0), resident)
         return LoadProgress(min(sum(seen.values()), spec.num_bytes), spec.num_bytes, seconds)
 
-    def forget(self, kept: set[str]) -> None:
-        """Forget all applications but some."""
-        for name in self._seen.keys() - kept:
-            del self._seen[name]
 
-
-def mapped(pid: int, below: Path) -> dict[str, int]:
+def mapped(pid: int) -> dict[str, int]:
     """Return the resident bytes of each weights file that a process maps; none where it is gone."""
     try:
         maps = psutil.Process(pid).memory_maps(grouped=True)
     except (psutil.Error, OSError):
         return {}
-    suffixes = (".safetensors", ".gguf")
-    return {
-        one.path: int(one.rss)
-        for one in maps
-        if one.path.endswith(suffixes) and Path(one.path).is_relative_to(below)
-    }
+    return {one.path: int(one.rss) for one in maps if one.path.endswith(SUFFIXES)}
