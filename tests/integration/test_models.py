@@ -104,6 +104,7 @@ def test_model_is_loaded_answers_is_switched_to_and_goes(client: httpx.Client) -
     assert streamed(client, "chat") == "Echo: hello"
     assert unload(client, "small@1").status_code == 409
 
+    [replica] = state_of(client, "small@1")["running"]
     switch(client, "chat", "fake", drain_s=0).raise_for_status()
     assert text_of(ask(client, "chat")) == "Echo: hello"
     deadline = time.monotonic() + 60
@@ -111,6 +112,7 @@ def test_model_is_loaded_answers_is_switched_to_and_goes(client: httpx.Client) -
         assert time.monotonic() < deadline
         time.sleep(0.2)
     assert ask(client, "small@1").status_code == 404
+    assert not psutil.pid_exists(replica["pid"])
 
 
 @pytest.mark.usefixtures("clean")
