@@ -23,6 +23,9 @@ from graphs.model_app import app_name, replica_name
 from graphs.models import Models
 from graphs.serve_apps import Apps
 
+LEARN_S = 2.0
+LEARN_POLL_S = 0.02
+
 Targets = Mapping[tuple[str, str], int]
 """How many replicas Serve wants, by application and deployment."""
 
@@ -62,6 +65,7 @@ class StatusBoard:
         return ClusterStatus(tuple(models), tuple(registry.aliases.values()), hosts)
 
     async def _own_status(self, one: OwnModel, targets: Targets, deadline: Deadline) -> ModelStatus:
+        wanted = targets.get((one.handle.app_name, one.handle.deployment_name))
         return ModelStatus(
             id=one.args.model,
             kind=one.kind,
@@ -70,8 +74,8 @@ class StatusBoard:
             engine=one.args.engine,
             min_replicas=None,
             max_replicas=None,
-            replicas=await _vitals(one.handle, deadline),
-            num_wanted=targets.get((one.handle.app_name, one.handle.deployment_name)),
+            replicas=await _vitals(one.handle, wanted, deadline),
+            num_wanted=wanted,
         )
 
     async def _loaded_status(
@@ -79,6 +83,7 @@ class StatusBoard:
     ) -> ModelStatus:
         spec = state.spec
         loaded = self._models.routes.loaded(spec.kind).get(state.id)
+        wanted = targets.get((app_name(state), replica_name(spec.kind)))
         return ModelStatus(
             id=state.id,
             kind=spec.kind,
@@ -87,14 +92,25 @@ class StatusBoard:
             engine=spec.engine,
             min_replicas=spec.min_replicas,
             max_replicas=spec.max_replicas,
-            replicas=() if loaded is None else await _vitals(loaded.handle, deadline),
-            num_wanted=targets.get((app_name(state), replica_name(spec.kind))),
+            replicas=() if loaded is None else await _vitals(loaded.handle, wanted, deadline),
+            num_wanted=wanted,
             state=state,
         )
 
 
-async def _vitals(handle: DeploymentHandle[Any], deadline: Deadline) -> tuple[ReplicaVitals, ...]:
-    """Return what each replica says of itself, none where they do not answer."""
+async def _vitals(
+    handle: DeploymentHandle[Any], num_wanted: int | None, deadline: Deadline
+) -> tuple[ReplicaVitals, ...]:
+    """Return what each replica says of itself, none where they do not answer.
+
+    A handle that was never used learns of its replicas a moment after it was made.
+    """
+    is_known_at = asyncio.get_running_loop().time() + LEARN_S
+    handle = handle.options(method_name="vitals")
+    while num_wanted and not handle.running_replicas_populated():
+        if asyncio.get_running_loop().time() > is_known_at:
+            return ()
+        await asyncio.sleep(LEARN_POLL_S)
     try:
         return tuple(await call_all(handle, "vitals", deadline))
     except RagError:
