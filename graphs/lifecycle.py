@@ -187,7 +187,8 @@ class Lifecycle:
         size = state.spec.num_bytes
         progress = LoadProgress(size, size, round(seconds, 2))
         await asyncio.to_thread(self._store.note_progress, state, progress)
-        if await asyncio.to_thread(self._store.advance, state, "ready", is_ready=True):
+        is_first = state.ready_at is None  # what was lost and is back has been ready for longer
+        if await asyncio.to_thread(self._store.advance, state, "ready", is_ready=is_first):
             log.info("%s is ready after %.1f s", state.id, seconds)
         self.wake()
 

@@ -163,6 +163,7 @@ async def test_everything_lost_is_loaded_again(bench: Bench) -> None:
     bench.store.switch(SwitchOrder(alias="chat", to="m@1"), {})
     bench.store.switch(SwitchOrder(alias="chat", to="m@2", canary_percent=30), {})
     before = bench.store.read().aliases
+    since = bench.store.read().models["m@1"].ready_at
     await bench.passes(2)
     assert (bench.phase("m@1"), bench.phase("m@2")) == ("loading", "loading")
     assert len(bench.apps.apps) == 2
@@ -170,6 +171,7 @@ async def test_everything_lost_is_loaded_again(bench: Bench) -> None:
     await bench.passes(2)
     assert (bench.phase("m@1"), bench.phase("m@2")) == ("ready", "ready")
     assert bench.store.read().aliases == before
+    assert bench.store.read().models["m@1"].ready_at == since
 
 
 async def test_application_that_no_model_wants_is_deleted(bench: Bench) -> None:
