@@ -30,13 +30,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-COMMANDS = (up, down, status, logs, ingest, ask, search, erase, collections, documents, models)
+COMMANDS = (up, down, status, logs, ingest, ask, search, erase, collections, documents)
 for command in COMMANDS:
     app.command(help=help_of(command))(command)
 app.command(help=help_of(export))(export)
 app.command(help=help_of(backup))(backup)
 app.command(help=help_of(restore))(restore)
 app.command("import", help=help_of(import_))(import_)
+app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
 
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from deployments.errors import EngineFailed, Overloaded
+from deployments.types import ReplicaVitals
+from deployments.vitals import replica_vitals
 
 PROBE_TIMEOUT_S = 20.0
 """Less than Serve's own limit on a health check (30 s), so that the replica says what is wrong."""
@@ -79,6 +81,10 @@ class BatchedReplica(ABC, Generic[Engine]):
     async def forget(self) -> None:
         """Keep nothing of the texts so far."""
         self._engine.forget()
+
+    async def vitals(self) -> ReplicaVitals:
+        """Return what the process and its machine hold."""
+        return replica_vitals(num_queued=self._engine.num_tokens_waiting())
 
     async def check_health(self) -> None:
         """Compute something small; the first check waits for the model. A full queue is no illness.

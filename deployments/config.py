@@ -103,6 +103,37 @@ class RetrieverArgs(Args):
     candidates: int = Field(default=50, ge=1, le=1000, description="hits of each kind to fuse")
 
 
+class ModelsArgs(Args):
+    """What may be loaded at run time, and from where."""
+
+    roots: tuple[str, ...] = Field(
+        default=(), description="folders that models may be loaded from, besides `embedded:<name>`"
+    )
+    allow_hub: bool = Field(default=False, description="`hub:<org>/<name>` may be downloaded")
+    trusted_paths: tuple[str, ...] = Field(
+        default=(),
+        description="model folders that may hold code or pickles, which are never read even there",
+    )
+    evict: bool = Field(
+        default=False, description="unload what was used longest ago to make room for a load"
+    )
+    start_timeout_s: float = Field(default=600.0, gt=0, le=7200)
+    drain_s: float = Field(
+        default=30.0, ge=0, le=3600, description="from a switch until the old version goes"
+    )
+    replica_cpus: float = Field(
+        default=0.5, gt=0, le=64, description="logical CPUs that each replica asks of Ray"
+    )
+    max_ongoing_requests: int = Field(default=256, ge=1, description="of each replica")
+    max_queued_requests: int = Field(default=256, ge=1, description="of each model and ingress")
+    target_ongoing_requests: int = Field(
+        default=32, ge=1, description="of each replica, where there may be more of them"
+    )
+    graceful_shutdown_s: float = Field(
+        default=600.0, ge=1, le=7200, description="longest wait for running requests on unloading"
+    )
+
+
 class IngressArgs(Args):
     """Limits that the ingress puts on every request."""
 

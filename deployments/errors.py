@@ -65,6 +65,21 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class ModelUnavailable(RagError):
+    """The model exists, but does not run now: it is being loaded, or has failed."""
+
+    code = "model_unavailable"
+    status = 503
+    retryable = True
+
+
+class InsufficientResources(RagError):
+    """The machines have too little memory, or too few processors or GPUs free, for a model."""
+
+    code = "insufficient_resources"
+    status = 507
+
+
 class CollectionNotFound(NotFound):
     """No collection has this name."""
 
@@ -95,6 +110,13 @@ class UnreadableDocument(InvalidRequest):
     """A file could not be turned into text: damaged, encrypted, or of an unknown kind."""
 
     code = "unreadable_document"
+    status = 422
+
+
+class UnreadableModel(InvalidRequest):
+    """A model's files are damaged, incomplete, or hold what is not loaded here."""
+
+    code = "unreadable_model"
     status = 422
 
 

@@ -23,9 +23,11 @@ from deployments.types import (
     GenerationEvent,
     GenerationRequest,
     PromptAccepted,
+    ReplicaVitals,
     ReplyTo,
     SamplingParams,
 )
+from deployments.vitals import replica_vitals
 
 ChoiceEvent = Delta | Finished
 
@@ -175,6 +177,13 @@ class Generator:
         """Return what ``cluster/autoscaling.py`` looks at: tokens waiting, KV cache in use."""
         usage = self._engine.stats().kv_cache_usage
         return {"tokens_waiting": float(self._waiting.num_tokens), "kv_cache_usage": usage}
+
+    async def vitals(self) -> ReplicaVitals:
+        """Return what the process and its machine hold, and what the engine is doing."""
+        stats = self._engine.stats()
+        return replica_vitals(
+            stats.num_running, stats.num_queued, stats.tokens_per_s, stats.kv_cache_usage
+        )
 
     async def check_health(self) -> None:
         """Raise EngineFailed when the engine can no longer make progress."""

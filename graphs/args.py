@@ -7,6 +7,7 @@ from deployments.config import (
     EmbedderArgs,
     GeneratorArgs,
     IngressArgs,
+    ModelsArgs,
     RerankerArgs,
     RetrieverArgs,
 )
@@ -46,6 +47,7 @@ class RagArgs(Args):
     reranker: RerankerArgs | None = Field(default=None, description="null: late fusion reranks")
     ingress: IngressArgs = IngressArgs()
     answer: AnswerArgs = AnswerArgs()
+    models: ModelsArgs = ModelsArgs()
 
     @model_validator(mode="after")
     def _has_distinct_embedders(self) -> "RagArgs":

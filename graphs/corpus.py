@@ -130,7 +130,7 @@ class Corpus(Collections):
         min_score = request.min_score
         if min_score is None:
             space = await self._spaces.of(request.collection, self._asking(deadline))
-            min_score = -1.0 if space.embedding_model in self._embedders.models else None
+            min_score = -1.0 if self._embedders.runs(space.embedding_model) else None
         wanted = request.offset + request.top_k
         wider = dataclasses.replace(
             request, offset=0, top_k=num_candidates(wanted), min_score=min_score

@@ -5,7 +5,7 @@ It does not know collections; ``spaces.py`` knows which model each of them has.
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -13,6 +13,7 @@ from ray.serve.handle import DeploymentHandle
 from deployments.errors import Conflict, InvalidRequest
 from graphs.handles import Deadline, Response, call, call_all
 from graphs.resting import check
+from graphs.loaded import Loaded
 
 DEFAULT = "Embedder"
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
@@ -32,6 +33,8 @@ class Embedders:
         # What each question asks has its handle made once: `handle.method` makes another each time.
         self._queries = {model: h.options(method_name="embed") for model, h in handles.items()}
         self._dims: dict[str, int] = {}
+        self.find: Callable[[str], Loaded | None] = lambda _: None
+        """Finds models that are loaded at run time."""
         self.models = tuple(handles)
         self.default = self.models[0]
 
@@ -46,19 +49,18 @@ class Embedders:
             InvalidRequest: there is no model.
             Conflict: this installation does not run the model.
         """
-        self._check(model)
-        return self._queries[model].remote(list(texts))
+        return self._of(model)[1].remote(list(texts))
 
     def documents(
         self, model: str, texts: Sequence[str], overlap_tokens: int | None = None
     ) -> Response:
         """Return the response, not awaited, to each text's segments and vectors; as `query`."""
-        self._check(model)
-        return self._handles[model].embed_documents.remote(list(texts), overlap_tokens)
+        handle, _ = self._of(model)
+        return handle.embed_documents.remote(list(texts), overlap_tokens)
 
     async def dim(self, model: str, deadline: Deadline) -> int:
         """Return the length of a model's vectors."""
-        if model not in self._dims:
+        if model not in self._dims or model not in self._handles:  # a version may be another now
             vectors, _ = await call(self.query(model, ["dimension"]), deadline)
             self._dims[model] = vectors.shape[1]
         return self._dims[model]
@@ -76,13 +78,22 @@ class Embedders:
         calls = [call_all(handle, "stats", deadline) for handle in self._handles.values()]
         return [one for answers in await asyncio.gather(*calls) for one in answers]
 
-    def _check(self, model: str) -> None:
+    def runs(self, model: str) -> bool:
+        """Return whether a model embeds here now."""
+        return model in self._handles or self.find(model) is not None
+
+    def _of(self, model: str) -> tuple[DeploymentHandle[Any], DeploymentHandle[Any]]:
+        """Return a model's handle, and the one that embeds queries."""
+        if model in self._handles:
+            return self._handles[model], self._queries[model]
         if not model:
             message = "the collection has no embedding model: bring vectors, or search by words"
             raise _named(InvalidRequest(message))
-        if model not in self._handles:
+        loaded = self.find(model)
+        if loaded is None:
             message = f"the collection's embedding model, {model}, does not run here"
             raise _named(Conflict(message))
+        return loaded.handle, loaded.embed
 
 
 def _named(error: InvalidRequest | Conflict) -> InvalidRequest | Conflict:

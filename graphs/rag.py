@@ -30,6 +30,7 @@ from deployments.types import (
     GenerationRequest,
     Grounding,
     PromptAccepted,
+    Relevance,
     Retrieval,
     ScoredChunk,
     SearchRequest,
@@ -38,15 +39,19 @@ from deployments.types import (
 from graphs.args import RagArgs
 from graphs.corpus import Corpus
 from graphs.embedders import Embedders, embedder_name
+from graphs.fallbacks import with_fallbacks
 from graphs.handles import (
     Deadline,
     call,
     call_all,
     delivered,
+    has_peers,
     node_address,
     plainly_pickled,
 )
 from graphs.metrics import cluster_metrics
+from graphs.model_operations import ModelOperations
+from graphs.model_status import OwnModel
 from graphs.relevance import relevant
 from graphs.resting import call_awake, check
 from graphs.shards import ROUTER, Shards, shard_name
@@ -54,7 +59,7 @@ from graphs.shards import ROUTER, Shards, shard_name
 HEALTH_TIMEOUT_S = 5.0
 
 
-class RagGraph(Corpus):
+class RagGraph(Corpus, ModelOperations):
     """The capabilities behind the HTTP surface. Contract: ``ingress/graph.py``."""
 
     def __init__(
@@ -79,7 +84,8 @@ class RagGraph(Corpus):
         models = [one.model for one in (args.embedder, *args.embedders)]
         handles = [plainly_pickled(handle) for handle in (embedder, *embedders)]
         reranking_model = args.reranker.model if args.reranker else None
-        super().__init__(
+        Corpus.__init__(
+            self,
             Embedders(dict(zip(models, handles, strict=True))),
             Shards(retrievers, args.retriever),
             reranker,
@@ -91,11 +97,45 @@ class RagGraph(Corpus):
         self._deliver = self._generator.options(method_name="deliver")
         self._complete = self._generator.options(method_name="complete")
         self._inbox = Inbox(node_address())
+        self._own_ids = frozenset(("", args.generator.model))
+        configured = zip((args.embedder, *args.embedders), handles, strict=True)
+        own = [OwnModel("generation", args.generator, self._generator)]
+        own += [OwnModel("embedding", one, handle) for one, handle in configured]
+        if args.reranker is not None and self._reranker is not None:
+            own.append(OwnModel("reranking", args.reranker, self._reranker))
+        ModelOperations.__init__(self, own, args.models)
+        self._embedders.find = self.models.embedder
 
     @property
     def generation_models(self) -> Sequence[str]:
-        """Return the ids of the loaded generation models, the default one first."""
-        return (self._args.generator.model,)
+        """Return the ids of the generation models that answer, the default one first."""
+        return (self._args.generator.model, *self.models.ids("generation"))
+
+    @property
+    def embedding_models(self) -> Sequence[str]:
+        """Return the ids of the embedding models that answer, the default one first."""
+        return (*self._embedders.models, *self.models.ids("embedding"))
+
+    @property
+    def reranking_models(self) -> Sequence[str]:
+        """Return the ids of what can rerank, the default first."""
+        return (*self._reranking.models, *self.models.ids("reranking"))
+
+    async def rerank(
+        self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
+    ) -> Relevance:
+        """Return one score in [0, 1] per text, in order; None is the default model."""
+        if model is None or model in self._reranking.models:
+            return await super().rerank(query, texts, model=model, timeout_s=timeout_s)
+        loaded = await self.models.find(model, "reranking")
+        if loaded is None:
+            return await super().rerank(query, texts, model=None, timeout_s=timeout_s)
+        return await call(loaded.rerank.remote(query, list(texts)), Deadline(timeout_s))
+
+    async def maintain(self) -> None:
+        """Do what others began and could not finish, and keep models as they should be."""
+        if has_peers():
+            await asyncio.gather(self._erasing.resume(), self.keep())
 
     def generate(
         self, request: GenerationRequest, *, timeout_s: float
@@ -111,6 +151,8 @@ class RagGraph(Corpus):
         With no passage above the least score the model is not asked: the answer says so.
         """
         deadline = self._deadline(timeout_s)
+        if request.model not in self._own_ids and not request.fallbacks:
+            await self.models.find(request.model, "generation")  # fails before any work is done
         search = self._search_reranked if retrieval.is_reranked else self._search
         chunks = await search(self._passage_search(request, retrieval), deadline)
         if retrieval.top_k is None:
@@ -170,13 +212,24 @@ class RagGraph(Corpus):
         self, request: GenerationRequest, deadline: Deadline
     ) -> AsyncGenerator[GenerationEvent]:
         """Yield a generation's events: as they come, or at its end where nobody reads along."""
+        if request.fallbacks:
+            events = with_fallbacks(request, lambda one: self._events(one, deadline))
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+            return
+        deliver, complete = self._deliver, self._complete
+        if request.model not in self._own_ids:
+            loaded = await self.models.find(request.model, "generation")
+            if loaded is not None:
+                deliver, complete = loaded.deliver, loaded.complete
         if not request.is_streamed:
-            for event in await call(self._complete.remote(request), deadline):
+            for event in await call(complete.remote(request), deadline):
                 yield event
             return
         subscription = await self._inbox.open()
         try:
-            response = self._deliver.remote(request, subscription.reply_to)
+            response = deliver.remote(request, subscription.reply_to)
             async with aclosing(delivered(response, subscription, request.n, deadline)) as events:
                 async for event in events:
                     yield event

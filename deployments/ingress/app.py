@@ -25,6 +25,7 @@ from deployments.ingress.native.collections import collections_router
 from deployments.ingress.native.data import data_router
 from deployments.ingress.native.erasures import erasures_router
 from deployments.ingress.native.inference import inference_router
+from deployments.ingress.native.models import model_states_router
 from deployments.ingress.native.operations import operations_router
 from deployments.ingress.native.stored import documents_router
 from deployments.ingress.native.transfer import transfer_router
@@ -53,6 +54,7 @@ ROUTERS = (
     embeddings_router,
     rerank_router,
     dify_router,
+    model_states_router,
     models_router,
     operations_router,
 )

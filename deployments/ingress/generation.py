@@ -4,15 +4,17 @@ It does not know any wire format.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Any
 
 from deployments.errors import (
     CollectionNotFound,
     DeadlineExceeded,
     EngineFailed,
     ModelNotFound,
+    ModelUnavailable,
     RagError,
 )
 from deployments.ingress.tenant_graph import TenantGraph
@@ -23,6 +25,7 @@ from deployments.types import (
     Finished,
     FinishReason,
     GenerationRequest,
+    ModelKind,
     PromptAccepted,
     Retrieval,
     ScoredChunk,
@@ -42,25 +45,50 @@ class Target:
     model: str
     retrieval: Retrieval | None = None
 
+    @property
+    def generator(self) -> str:
+        """Return the id of the model that writes; empty for the graph's own."""
+        return "" if self.model.startswith(RAG_PREFIX) else self.model
+
 
 def target_of(graph: TenantGraph, model: str | None, retrieval: Retrieval | None) -> Target:
     """Return who answers for a model id; None is the default model.
 
+    Whether there is a model with an id, the graph says before the first event.
+
     Raises:
-        ModelNotFound: no loaded model has this id.
+        ModelNotFound: no collection can have the name that the id says.
         InvalidRequest: the model is one collection, and `retrieval` names another.
     """
     if model is None:
         return Target(graph.generation_models[0], retrieval)
-    if model in graph.generation_models:
+    if not model.startswith(RAG_PREFIX):
         return Target(model, retrieval)
     collection = model.removeprefix(RAG_PREFIX)
-    if collection == model or not is_collection_name(collection):
+    if not is_collection_name(collection):
         raise unknown_model()
     if retrieval is not None and retrieval.collection != collection:
         message = "the model answers from another collection than `retrieval`"
         raise invalid(message, "retrieval.collection")
     return Target(model, retrieval or Retrieval(collection))
+
+
+async def version_of(
+    graph: TenantGraph, model: str, kind: ModelKind, known: Sequence[str], param: str = "model"
+) -> str:
+    """Return the very model behind an id; `known` are those that are what they are called.
+
+    Raises:
+        ModelNotFound: no model of the kind has this id.
+        ModelUnavailable: it does not run now.
+    """
+    if known and model == known[0]:
+        return model
+    try:
+        return await graph.resolve(model, kind)
+    except (ModelNotFound, ModelUnavailable) as error:
+        error.param = param
+        raise
 
 
 def unknown_model(param: str = "model") -> ModelNotFound:
@@ -152,6 +180,8 @@ class Answer:
     completion_tokens: int = 0
     chunks: tuple[ScoredChunk, ...] | None = None
     num_finished: int = 0
+    model: str = ""
+    """Who answers, where it may be another than was asked for."""
 
     @classmethod
     def of(cls, num_choices: int) -> "Answer":
@@ -171,8 +201,13 @@ class Answer:
             self.num_finished += 1
         elif isinstance(event, PromptAccepted):
             self.prompt_tokens += event.prompt_tokens
+            self.model = event.model
         elif isinstance(event, Sources):
             self.chunks = event.chunks
+
+    def named(self, header: dict[str, Any]) -> dict[str, Any]:
+        """Return a header that says who answers."""
+        return {**header, "model": self.model} if self.model else header
 
     def check_whole(self) -> None:
         """Raise EngineFailed when the events ended too early."""

@@ -4,7 +4,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Protocol
 
 from deployments.types import (
+    Alias,
     AnswerEvent,
+    ClusterStatus,
     CollectionChanges,
     CollectionInfo,
     CollectionSettings,
@@ -18,11 +20,15 @@ from deployments.types import (
     Imported,
     IndexedDocument,
     IndexStats,
+    LoadOrder,
+    ModelKind,
+    ModelState,
     Relevance,
     Retrieval,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
+    SwitchOrder,
     Vectors,
     VectorSpace,
 )
@@ -50,6 +56,34 @@ class Graph(Protocol):
     @property
     def reranking_models(self) -> Sequence[str]:
         """Return the ids of what can rerank, the default first."""
+        ...
+
+    async def resolve(self, model: str, kind: ModelKind) -> str:
+        """Return the id of the very model behind an id or alias; of several, the main one."""
+        ...
+
+    async def load_model(self, order: LoadOrder) -> ModelState:
+        """Have a model loaded; what is loaded stays as it is."""
+        ...
+
+    async def reload_model(self, model: str) -> ModelState:
+        """Have a version loaded again as it was before."""
+        ...
+
+    async def unload_model(self, model: str, *, force: bool) -> ModelState:
+        """Have a model go once its requests have ended."""
+        ...
+
+    async def switch_model(self, order: SwitchOrder) -> Alias:
+        """Point an alias at a ready model."""
+        ...
+
+    async def model_state(self, model: str) -> ModelState:
+        """Return what the registry says of a version now; raises ModelNotFound."""
+        ...
+
+    async def model_status(self, *, timeout_s: float) -> ClusterStatus:
+        """Return every model, replica and machine as it is now."""
         ...
 
     def generate(

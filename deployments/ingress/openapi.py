@@ -15,6 +15,7 @@ from deployments.ingress.schemas import (
     cleaned,
     compatible,
     generated,
+    model_states,
     receipts,
     responses,
     stored,
@@ -27,6 +28,7 @@ from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.dify import DifyRetrieval
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
 from deployments.ingress.schemas.erasures import EraseRequest
+from deployments.ingress.schemas.models import LoadModel, SwitchModel, UnloadModel
 from deployments.ingress.schemas.native import InferenceRequest
 from deployments.ingress.schemas.openai import ChatCompletionRequest, CompletionRequest
 from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
@@ -46,15 +48,27 @@ BODIES: tuple[type[BaseModel], ...] = (
     EraseRequest,
     IndexRequest,
     InferenceRequest,
+    LoadModel,
     RerankRequest,
     SearchBody,
+    SwitchModel,
     TeiRerankRequest,
+    UnloadModel,
     UpdateCollection,
     VectorizeRequest,
 )
 ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
-    for module in (cleaned, compatible, generated, receipts, responses, stored, transfer)
+    for module in (
+        cleaned,
+        compatible,
+        generated,
+        model_states,
+        receipts,
+        responses,
+        stored,
+        transfer,
+    )
     for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel
     if not issubclass(model, Schema)
@@ -72,6 +86,7 @@ ERRORS = {
     424: "The model failed (TEI's form)",
     429: "Everything is busy (TEI's form)",
     500: "Our fault",
+    507: "The machines have too little free for the model",
     502: "A model's replica was lost; safe to retry",
     503: "Everything is busy, or the database does not answer; retry later",
     504: "The request did not finish before its deadline",

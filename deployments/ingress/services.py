@@ -67,6 +67,11 @@ class ChatBody(Protocol):
         """Return whether the answer is read as it comes."""
         ...
 
+    @property
+    def fallback_models(self) -> tuple[str, ...]:
+        """Return the models to ask in turn where the one asked for cannot begin."""
+        ...
+
     def chat(self) -> tuple[Message, ...]:
         """Return the turns of the chat."""
         ...
@@ -114,6 +119,8 @@ class Services:
             messages=body.chat(),
             n=body.num_choices,
             is_streamed=bool(body.stream),
+            model=target.generator,
+            fallbacks=body.fallback_models,
         )
         return target, events_of(graph, target, generation, self.args.request_timeout_s)
 

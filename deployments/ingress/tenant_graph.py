@@ -14,7 +14,9 @@ from deployments.ingress.graph import Graph
 from deployments.stores.content import is_collection_name
 from deployments.stores.paths import path_of
 from deployments.types import (
+    Alias,
     AnswerEvent,
+    ClusterStatus,
     CollectionChanges,
     CollectionInfo,
     CollectionSettings,
@@ -28,11 +30,15 @@ from deployments.types import (
     Imported,
     IndexedDocument,
     IndexStats,
+    LoadOrder,
+    ModelKind,
+    ModelState,
     Relevance,
     Retrieval,
     ScoredChunk,
     SearchRequest,
     StoredDocument,
+    SwitchOrder,
     Vectors,
     VectorSpace,
 )
@@ -59,6 +65,34 @@ class TenantGraph:
     def reranking_models(self) -> Sequence[str]:
         """Return the ids of what can rerank, the default first."""
         return self._graph.reranking_models
+
+    async def resolve(self, model: str, kind: ModelKind) -> str:
+        """Return the id of the very model behind an id or alias; of several, the main one."""
+        return await self._graph.resolve(model, kind)
+
+    async def load_model(self, order: LoadOrder) -> ModelState:
+        """Have a model loaded; what is loaded stays as it is."""
+        return await self._graph.load_model(order)
+
+    async def reload_model(self, model: str) -> ModelState:
+        """Have a version loaded again as it was before."""
+        return await self._graph.reload_model(model)
+
+    async def unload_model(self, model: str, *, force: bool) -> ModelState:
+        """Have a model go once its requests have ended."""
+        return await self._graph.unload_model(model, force=force)
+
+    async def switch_model(self, order: SwitchOrder) -> Alias:
+        """Point an alias at a ready model."""
+        return await self._graph.switch_model(order)
+
+    async def model_state(self, model: str) -> ModelState:
+        """Return what the registry says of a version now."""
+        return await self._graph.model_state(model)
+
+    async def model_status(self, *, timeout_s: float) -> ClusterStatus:
+        """Return every model, replica and machine as it is now."""
+        return await self._graph.model_status(timeout_s=timeout_s)
 
     async def generate(
         self, request: GenerationRequest, *, timeout_s: float

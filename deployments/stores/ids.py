@@ -13,3 +13,8 @@ def new_id(prefix: str) -> str:
 def utc_now() -> str:
     """Return the time as RFC 3339 in UTC with microseconds: a fixed width, so it sorts as text."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def microseconds(seconds: float) -> int:
+    """Return a time as rows hold it where it is computed with."""
+    return round(seconds * 1_000_000)

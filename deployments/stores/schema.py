@@ -13,6 +13,11 @@ document is, where the caller said so; `bucket` is the part of a collection (``b
 Checksums tell damage of the disk from data (``checksums.py``), and a collection's counts of its
 documents and chunks tell of rows that a damaged index hides.
 
+`models` are those loaded at run time, `model_aliases` the names that requests use for them, and
+`registry_changes` has one row, once there was a change, whose `revision` every change of either
+raises (``models.py``). A lease says which process does what only one may do. Their times are in
+microseconds since 1970.
+
 A chunk repeats its part of the document's text, because cutting it out of a long one for every hit
 would read the whole document each time.
 """
@@ -144,4 +149,44 @@ suppressions = Table(
     metadata,
     Column("digest", LargeBinary(32), primary_key=True),
     Column("erased_at", String(32), nullable=False),
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("version", String(64), primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+    Column("ready_at", BigInteger),
+    Column("retire_at", BigInteger),
+    Column("used_at", BigInteger),
+    Column("progress", JSON, nullable=False),
+)
+
+model_aliases = Table(
+    "model_aliases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("targets", JSON, nullable=False),
+    Column("changed_at", BigInteger, nullable=False),
+)
+
+registry_changes = Table(
+    "registry_changes",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("revision", BigInteger, nullable=False),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("owner", String(64), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
 )

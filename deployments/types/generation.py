@@ -73,6 +73,8 @@ class GenerationRequest:
 
     With `n` > 1, choice i is sampled with `seed + i` when a seed is given. Where nobody reads along
     (`is_streamed` False) the events cross the handle at once, when the last choice has finished.
+    `model` is for the graph: empty means the configuration's own. So are `fallbacks`, the models to
+    ask in turn where one cannot begin.
     """
 
     request_id: str
@@ -83,14 +85,20 @@ class GenerationRequest:
     grounding: Grounding | None = None
     n: int = 1
     is_streamed: bool = True
+    model: str = ""
+    fallbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class PromptAccepted:
-    """First event of a generation: the prompt fits, and this is what it holds."""
+    """First event of a generation: the prompt fits, and this is what it holds.
+
+    `model` is who answers, where it may be another than was asked for; a replica does not say.
+    """
 
     prompt_tokens: int
     num_passages: int = 0
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)

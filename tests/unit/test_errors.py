@@ -39,6 +39,7 @@ def test_only_failures_of_the_moment_are_retryable() -> None:
         "Overloaded",
         "DeadlineExceeded",
         "NoReplica",
+        "ModelUnavailable",
     }
     assert retryable == expected
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from deployments.ingress.generation import unknown_model
+from deployments.ingress.generation import version_of
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.base import COLLECTION_PATTERN
 from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
@@ -42,8 +42,9 @@ def collections_router(services: Services) -> APIRouter:
         body = await services.read(request, CreateCollection)
         graph = services.graph_of(request)
         model = body.model(graph.embedding_models[0])
-        if model and model not in graph.embedding_models:
-            raise unknown_model("embedding_model")
+        if model:
+            known = graph.embedding_models
+            model = await version_of(graph, model, "embedding", known, "embedding_model")
         dim = await graph.dim(model, timeout_s=timeout_s) if model else None
         settings = body.settings(model, dim)
         info = await graph.create_collection(body.name, settings, timeout_s=timeout_s)

@@ -52,7 +52,7 @@ def _inference(
             output["logprobs"] = chat_logprobs(choice.logprobs)["content"]
         outputs.append(output)
     first = {name: value for name, value in outputs[0].items() if name != "index"}
-    result = {**header, **first, "usage": usage_of(answer)}
+    result = {**answer.named(header), **first, "usage": usage_of(answer)}
     result["sources"] = sources_of(collection, answer.chunks or ())
     if len(outputs) > 1:
         result["outputs"] = outputs
@@ -91,7 +91,11 @@ class InferenceStream:
         """Return the terminal event."""
         self.answer.check_whole()
         reasons = [choice.finish_reason for choice in self.answer.choices]
-        done: dict[str, Any] = {"type": "done", **self._header, "finish_reason": reasons[0]}
+        done: dict[str, Any] = {
+            "type": "done",
+            **self.answer.named(self._header),
+            "finish_reason": reasons[0],
+        }
         if len(reasons) > 1:
             done["finish_reasons"] = reasons
         return block({**done, "usage": usage_of(self.answer)})

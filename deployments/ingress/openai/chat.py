@@ -69,7 +69,7 @@ def _completion(
         for index, choice in enumerate(answer.choices)
     ]
     completion = {
-        **header,
+        **answer.named(header),
         "object": "chat.completion",
         "choices": choices,
         "usage": usage_of(answer),

@@ -9,7 +9,7 @@ from deployments.ingress.openai.logprobs import chat_logprobs
 from deployments.ingress.openai.stream import OpenAIStream
 from deployments.ingress.services import sources_of
 from deployments.ingress.sse import block, dumps, quote
-from deployments.types import AnswerEvent, Delta, Finished
+from deployments.types import AnswerEvent, Delta, Finished, PromptAccepted
 
 
 class ChatStream(OpenAIStream):
@@ -34,8 +34,7 @@ class ChatStream(OpenAIStream):
         )
         self._collection = collection
         self._has_begun = [False] * num_choices
-        prefix = f'data: {dumps(self._header)[:-1]},"choices":[{{"index":'
-        self._heads = [f'{prefix}{i},"delta":{{"content":' for i in range(num_choices)]
+        self._heads = self._made_heads()
 
     def event(self, event: AnswerEvent) -> bytes:
         """Return the chunks of an event, often none."""
@@ -44,9 +43,16 @@ class ChatStream(OpenAIStream):
                 return b""
             return self._begin(event.index) + self._delta(event)
         self.answer.count(event)
+        if isinstance(event, PromptAccepted) and event.model:
+            self._header = self.answer.named(self._header)
+            self._heads = self._made_heads()
         if isinstance(event, Finished):
             return self._begin(event.index) + self._finish(event)
         return b""
+
+    def _made_heads(self) -> list[str]:
+        prefix = f'data: {dumps(self._header)[:-1]},"choices":[{{"index":'
+        return [f'{prefix}{i},"delta":{{"content":' for i in range(len(self._has_begun))]
 
     def _begin(self, index: int) -> bytes:
         """Return the chunk with the role, before a choice's first other chunk."""

@@ -34,7 +34,7 @@ def completions_router(services: Services) -> APIRouter:
         request_id = request.state.request_id
         graph = services.graph_of(request)
         target = _plain_target(graph, body)
-        requests = _requests(body, request_id)
+        requests = _requests(body, request_id, target.generator)
         timeout_s = services.args.request_timeout_s
         sources = [events_of(graph, target, one, timeout_s) for one in requests]
         events = sources[0] if len(sources) == 1 else merged(sources, requests[0].n)
@@ -69,7 +69,7 @@ def _plain_target(graph: TenantGraph, body: CompletionRequest) -> Target:
     return target
 
 
-def _requests(body: CompletionRequest, request_id: str) -> list[GenerationRequest]:
+def _requests(body: CompletionRequest, request_id: str, model: str) -> list[GenerationRequest]:
     return [
         GenerationRequest(
             request_id=f"{request_id}-{position}",
@@ -78,6 +78,8 @@ def _requests(body: CompletionRequest, request_id: str) -> list[GenerationReques
             prompt_token_ids=None if isinstance(prompt, str) else tuple(prompt),
             n=body.num_choices,
             is_streamed=bool(body.stream),
+            model=model,
+            fallbacks=body.fallback_models,
         )
         for position, prompt in enumerate(body.prompts())
     ]
@@ -93,4 +95,4 @@ def _completion(header: dict[str, Any], answer: Answer, has_logprobs: bool) -> d
         }
         for index, choice in enumerate(answer.choices)
     ]
-    return {**header, "choices": choices, "usage": usage_of(answer)}
+    return {**answer.named(header), "choices": choices, "usage": usage_of(answer)}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
-from deployments.ingress.generation import unknown_model
+from deployments.ingress.generation import version_of
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
 from deployments.ingress.schemas.responses import Embeddings
@@ -25,10 +25,9 @@ def embeddings_router(services: Services) -> APIRouter:
         """Embed texts; `base64` is little-endian float32."""
         body = await services.read(request, EmbeddingRequest)
         graph = services.graph_of(request)
-        if body.model not in graph.embedding_models:
-            raise unknown_model()
+        model = await version_of(graph, body.model, "embedding", graph.embedding_models)
         timeout_s = services.args.request_timeout_s
-        vectors, num_tokens = await graph.embed(body.texts(), model=body.model, timeout_s=timeout_s)
+        vectors, num_tokens = await graph.embed(body.texts(), model=model, timeout_s=timeout_s)
         if body.dimensions not in {None, vectors.shape[1]}:
             message = f"the model's vectors have {vectors.shape[1]} dimensions"
             raise invalid(message, "dimensions")

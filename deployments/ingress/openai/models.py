@@ -24,7 +24,9 @@ def models_router(services: Services) -> APIRouter:
     timeout_s = services.args.request_timeout_s
 
     def loaded(graph: TenantGraph) -> list[dict[str, Any]]:
-        ids = [*graph.generation_models, *graph.embedding_models, *graph.reranking_models]
+        ids = dict.fromkeys(
+            [*graph.generation_models, *graph.embedding_models, *graph.reranking_models]
+        )
         return [_model(one, loaded_at) for one in ids]
 
     @router.get("/v1/models", **describe("listModels", None, ModelList))
@@ -43,7 +45,8 @@ def models_router(services: Services) -> APIRouter:
             if one["id"] == model:
                 return json_response(one)
         target = target_of(graph, model, None)
-        assert target.retrieval is not None
+        if target.retrieval is None:
+            raise unknown_model()
         try:
             info = await graph.collection(target.retrieval.collection, timeout_s=timeout_s)
         except CollectionNotFound:

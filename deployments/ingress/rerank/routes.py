@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from deployments.ingress.generation import unknown_model
+from deployments.ingress.generation import version_of
 from deployments.ingress.ids import derived_id
 from deployments.ingress.json_body import parse, validated
 from deployments.ingress.openapi import REF, describe
@@ -46,10 +46,11 @@ async def _rerank_documents(
     services: Services, request: Request, body: RerankRequest, version: str
 ) -> Response:
     graph = services.graph_of(request)
-    if body.model is not None and body.model not in graph.reranking_models:
-        raise unknown_model()
+    model = body.model
+    if model is not None:
+        model = await version_of(graph, model, "reranking", graph.reranking_models)
     found = await graph.rerank(
-        body.query, body.texts(), model=body.model, timeout_s=services.args.request_timeout_s
+        body.query, body.texts(), model=model, timeout_s=services.args.request_timeout_s
     )
     services.metrics.count_tokens(found.num_tokens)
     results: list[dict[str, Any]] = []

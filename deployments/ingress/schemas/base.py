@@ -66,6 +66,7 @@ def _bounded_object(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+ModelId = Annotated[str, Field(min_length=1, max_length=200, description="id of `GET /v1/models`")]
 CollectionName = Annotated[
     str, Field(pattern=COLLECTION_PATTERN, description="Name of a collection", examples=["docs"])
 ]

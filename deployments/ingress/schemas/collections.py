@@ -5,9 +5,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from deployments.ingress.schemas.base import CollectionName, Metadata, Schema, no_nul
+from deployments.ingress.schemas.base import CollectionName, Metadata, ModelId, Schema, no_nul
 from deployments.ingress.schemas.data import MAX_DIM
-from deployments.ingress.schemas.messages import ModelId
 from deployments.stores.content import invalid
 from deployments.types import (
     CollectionChanges,
@@ -96,7 +95,7 @@ class CreateCollection(Schema):
         """Return the embedding model's id, "" for none."""
         if self.embedding_model is None:
             return "" if "embedding_model" in self.model_fields_set else default
-        return self.embedding_model
+        return str(self.embedding_model)
 
     def settings(self, model: str, dim: int | None) -> CollectionSettings:
         """Return the store's form.

@@ -9,12 +9,12 @@ from deployments.ingress.schemas.base import (
     MAX_TEXT_CHARS,
     CollectionName,
     Metadata,
+    ModelId,
     Schema,
     no_nul,
 )
 from deployments.ingress.schemas.cleaning import CleaningOptions
 from deployments.ingress.schemas.files import File
-from deployments.ingress.schemas.messages import ModelId
 from deployments.stores.content import invalid
 
 MAX_CHUNKS = 10_000

@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from deployments.ingress.schemas.base import Schema, one_or_many
+from deployments.ingress.schemas.base import ModelId, Schema, one_or_many
 from deployments.ingress.schemas.data import EmbeddedInput
-from deployments.ingress.schemas.messages import ModelId
 
 
 def _refuse_tokens(value: Any) -> Any:

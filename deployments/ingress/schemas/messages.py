@@ -5,10 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
-from deployments.ingress.schemas.base import MAX_TEXT_CHARS, Schema, Unsupported, one_or_many
+from deployments.ingress.schemas.base import (
+    MAX_TEXT_CHARS,
+    Schema,
+    Unsupported,
+    one_or_many,
+)
 from deployments.types import Message, Role
 
-ModelId = Annotated[str, Field(min_length=1, max_length=200, description="id of `GET /v1/models`")]
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS)]
 
 

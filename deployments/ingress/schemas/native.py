@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from deployments.ingress.schemas.base import MAX_TEXT_CHARS
-from deployments.ingress.schemas.messages import Messages, ModelId
+from deployments.ingress.schemas.base import MAX_TEXT_CHARS, ModelId
+from deployments.ingress.schemas.messages import Messages
 from deployments.ingress.schemas.sampling import (
     TOP_LOGPROBS,
     ResponseFormat,

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
-from deployments.ingress.schemas.base import MAX_TEXT_CHARS, Schema, Unsupported
-from deployments.ingress.schemas.messages import Messages, ModelId
+from deployments.ingress.schemas.base import MAX_TEXT_CHARS, ModelId, Schema, Unsupported
+from deployments.ingress.schemas.messages import Messages
 from deployments.ingress.schemas.sampling import (
     MAX_CHOICES,
     TOP_LOGPROBS,

@@ -6,9 +6,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag
 
 from deployments.errors import PayloadTooLarge
-from deployments.ingress.schemas.base import MAX_TEXT_CHARS, Schema, Unsupported
+from deployments.ingress.schemas.base import MAX_TEXT_CHARS, ModelId, Schema, Unsupported
 from deployments.ingress.schemas.data import Query
-from deployments.ingress.schemas.messages import ModelId
 
 MAX_DOCUMENTS = 1000
 MAX_TOTAL_CHARS = 4_000_000

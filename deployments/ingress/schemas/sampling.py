@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from deployments.ingress.schemas.base import CollectionName, Schema, one_or_many
+from deployments.ingress.schemas.base import CollectionName, ModelId, Schema, one_or_many
 from deployments.ingress.schemas.filters import Filter
 from deployments.stores.content import invalid
 from deployments.types import Grammar, Retrieval, SamplingParams
@@ -125,6 +125,15 @@ class Sampling(Schema):
     logit_bias: Annotated[dict[TokenId, Bias], Field(max_length=300)] | None = None
     n: int | None = Field(default=None, ge=1, le=MAX_CHOICES, description="number of choices")
     stream: bool | None = None
+    fallbacks: Annotated[list[ModelId], Field(min_length=1, max_length=8)] | None = Field(
+        default=None,
+        description="models to ask in turn when `model` is down, or full, before its first token",
+    )
+
+    @property
+    def fallback_models(self) -> tuple[str, ...]:
+        """Return the models to ask in turn where the one asked for cannot begin."""
+        return tuple(self.fallbacks or ())
 
     @property
     def num_choices(self) -> int:

@@ -19,6 +19,7 @@ from deployments.ingress.metrics import Metrics
 from tests.unit.ingress.fake_graph import FakeGraph
 
 KEY = "rk-test"
+ADMIN_KEY = "rk-operator"
 AUTH = {"authorization": f"Bearer {KEY}"}
 
 
@@ -39,6 +40,8 @@ class FakeKeys:
         self.num_asked += 1
         if bearer == KEY:
             return FakeKey()
+        if bearer == ADMIN_KEY:
+            return FakeKey("key_3", is_admin=True)
         if bearer.startswith(f"{KEY}-of-"):
             return FakeKey("key_2", bearer.removeprefix(f"{KEY}-of-"))
         raise Unauthenticated("the key is not valid")

@@ -11,13 +11,17 @@ from deployments.errors import (
     CollectionNotFound,
     Conflict,
     DocumentNotFound,
+    ModelNotFound,
     NotFound,
     RagError,
 )
 from deployments.stores.paths import parts_of
 from deployments.types import (
     PLACES,
+    Alias,
+    AliasTarget,
     AnswerEvent,
+    ClusterStatus,
     CollectionChanges,
     CollectionInfo,
     CollectionSettings,
@@ -31,12 +35,19 @@ from deployments.types import (
     Exported,
     Finished,
     GenerationRequest,
+    GpuVitals,
     Imported,
     IndexedDocument,
     IndexStats,
+    LoadOrder,
+    ModelKind,
+    ModelState,
+    ModelStatus,
+    NodeVitals,
     Place,
     PromptAccepted,
     Relevance,
+    ReplicaVitals,
     Retrieval,
     RowError,
     ScoredChunk,
@@ -44,6 +55,7 @@ from deployments.types import (
     Segment,
     Sources,
     StoredDocument,
+    SwitchOrder,
     TokenLogprob,
     Vectors,
     VectorSpace,
@@ -87,6 +99,67 @@ class FakeGraph:
         self.num_holders = 0
         self.num_closed = 0
         self.parts = {"generator": True, "retriever": True}
+        self.orders: list[LoadOrder | SwitchOrder | tuple[str, bool]] = []
+        self.states: dict[str, list[ModelState]] = {}
+        """What the registry says of each model, one state a time it is asked, the last for ever."""
+
+    async def resolve(self, model: str, kind: ModelKind) -> str:
+        known = {
+            "generation": self.generation_models,
+            "embedding": self.embedding_models,
+            "reranking": self.reranking_models,
+        }
+        if model not in known[kind]:
+            error = ModelNotFound("no loaded model or collection has this id; see GET /v1/models")
+            error.param = "model"
+            raise error
+        return model
+
+    async def load_model(self, order: LoadOrder) -> ModelState:
+        self._fail()
+        self.orders.append(order)
+        return await self.model_state(f"{order.name}@{order.version or '1'}")
+
+    async def reload_model(self, model: str) -> ModelState:
+        self._fail()
+        self.orders.append((model, True))
+        return await self.model_state(model)
+
+    async def unload_model(self, model: str, *, force: bool) -> ModelState:
+        self._fail()
+        self.orders.append((model, force))
+        return await self.model_state(model)
+
+    async def switch_model(self, order: SwitchOrder) -> Alias:
+        self._fail()
+        self.orders.append(order)
+        return Alias(order.alias, (AliasTarget(order.to, order.canary_percent),))
+
+    async def model_state(self, model: str) -> ModelState:
+        if model not in self.states:
+            raise ModelNotFound("no model with this id was ever loaded")
+        states = self.states[model]
+        return states.pop(0) if len(states) > 1 else states[0]
+
+    async def model_status(self, *, timeout_s: float) -> ClusterStatus:
+        self._fail()
+        node = NodeVitals("here", 2, 0.5, 10, 20, (GpuVitals(0, "fast", 0.9, 1, 2),))
+        replica = ReplicaVitals(7, 100, node, 1, 2, 3.5, 0.25)
+        [state] = self.states["m@1"]
+        own = ModelStatus(
+            id="fake-model",
+            kind="generation",
+            device="cpu",
+            precision="auto",
+            engine="fake",
+            min_replicas=None,
+            max_replicas=None,
+            replicas=(replica, replica),
+            num_wanted=2,
+        )
+        loaded = dataclasses.replace(own, id="m@1", replicas=(), num_wanted=1, state=state)
+        alias = Alias("chat", (AliasTarget("m@1", 90), AliasTarget("fake-model", 10)))
+        return ClusterStatus((own, loaded), (alias,), (node,))
 
     def _fail(self) -> None:
         if self.error is not None:
@@ -98,6 +171,8 @@ class FakeGraph:
         self.requests.append(request)
         self.num_running += 1
         try:
+            if request.model:
+                await self.resolve(request.model, "generation")
             if self.error is not None and self.error_after == 0:
                 raise self.error
             yield PromptAccepted(5, num_passages=len(sources.chunks) if sources else 0)

@@ -69,6 +69,10 @@ ASKS: dict[str, Callable[[str], Ask]] = {
 """For every operation that a collection has to do with, a request about one."""
 
 WITHOUT_COLLECTION = {
+    "loadModel",
+    "unloadModel",
+    "switchModel",
+    "modelsStatus",
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
     *("health", "ready", "metrics", "getErasure"),
 }

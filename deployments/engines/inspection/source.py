@@ -1,0 +1,98 @@
+"""Where a model may come from: embedded, below an allowed folder, or a hub if that is allowed."""
+
+import hmac
+import re
+from pathlib import Path
+
+from deployments.config import ModelsArgs
+from deployments.engines.weights import EMBEDDED, Weights, locate, pinned_models, sha256
+from deployments.errors import EngineFailed, InvalidRequest, UnreadableModel
+
+HUB = "hub:"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w.-]{1,64})?")
+
+
+def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
+    """Return the files behind a source that is allowed.
+
+    Args:
+        source: `embedded:<name>`, `hub:<org>/<name>[@<revision>]`, or a path on this host.
+        args: what is allowed.
+        digest: the SHA-256 that the weights' one file has to have; empty: any.
+
+    Raises:
+        InvalidRequest: the source is none, or not allowed; nothing is said of what lies there.
+        UnreadableModel: the file is another one than the digest's.
+    """
+    if source.startswith(EMBEDDED):
+        weights = _embedded(source)
+    elif source.startswith(HUB):
+        weights = _downloaded(source.removeprefix(HUB), args)
+    else:
+        weights = _local(source, args)
+    if digest:
+        path = weights.folder / (weights.gguf_file or "model.safetensors")
+        if not hmac.compare_digest(sha256(path), digest):
+            raise UnreadableModel("the weights have another SHA-256 than `sha256` says")
+    return weights
+
+
+def is_trusted(weights: Weights, args: ModelsArgs) -> bool:
+    """Return whether the operator named the folder itself as one that may hold code."""
+    return weights.folder in {_resolved(path) for path in args.trusted_paths}
+
+
+def _embedded(source: str) -> Weights:
+    if source.removeprefix(EMBEDDED) not in pinned_models():
+        names = ", ".join(f"{EMBEDDED}{name}" for name in pinned_models())
+        raise refused(f"no model with this name is embedded; there are: {names}")
+    try:
+        return locate(source)
+    except EngineFailed as error:
+        raise UnreadableModel(error.message) from None
+
+
+def _local(source: str, args: ModelsArgs) -> Weights:
+    path = Path(source)
+    if not path.is_absolute() or "\x00" in source:
+        raise refused(f"`source` is `{EMBEDDED}<name>`, `{HUB}<org>/<name>` or an absolute path")
+    path = _resolved(source)
+    allowed = [*map(_resolved, args.roots), *map(_resolved, args.trusted_paths)]
+    if not any(path.is_relative_to(root) for root in allowed):
+        raise refused("the source lies outside of the folders that models may be loaded from")
+    if path.suffix == ".gguf" and path.is_file():
+        return Weights(path.parent, path.name)
+    if not path.is_dir():
+        raise refused("the source is neither a folder nor a GGUF file")
+    return Weights(path)
+
+
+def _resolved(path: str) -> Path:
+    try:
+        return Path(path).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, names that cannot be
+        raise refused("the source is no path") from None
+
+
+def _downloaded(model: str, args: ModelsArgs) -> Weights:
+    if not args.allow_hub:
+        raise refused("models of a hub are not loaded here: the operator has not allowed it")
+    if not HUB_ID.fullmatch(model):
+        raise refused(f"a model of a hub is `{HUB}<org>/<name>`, with `@<revision>` if wanted")
+    from huggingface_hub import snapshot_download  # only where it is needed
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    name, _, revision = model.partition("@")
+    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+    try:
+        folder = snapshot_download(name, revision=revision or None, allow_patterns=patterns)
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise refused(f"the hub does not give this model: {type(error).__name__}") from None
+    return Weights(Path(folder))
+
+
+def refused(message: str) -> InvalidRequest:
+    """Return the error for a source that is not loaded from."""
+    error = InvalidRequest(message)
+    error.param = "source"
+    return error

@@ -1,0 +1,289 @@
+"""The registry of models that are loaded at run time, and their aliases: what should run.
+
+Every change is one transaction that first raises the registry's revision; so changes of many
+processes come one after the other, and a reader sees by one number whether anything is new. It does
+not know what runs (``graphs/lifecycle.py`` makes that agree).
+"""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from deployments.errors import Conflict, ModelNotFound
+from deployments.stores import schema
+from deployments.stores.aliases import (
+    aliases_of,
+    forget_in_aliases,
+    named_by,
+    switched,
+    write_alias,
+)
+from deployments.stores.database import Database
+from deployments.stores.ids import microseconds
+from deployments.stores.model_rows import now, state_of, values_of
+from deployments.types import (
+    LOADED,
+    Alias,
+    LoadProgress,
+    ModelPhase,
+    ModelSpec,
+    ModelState,
+    Registry,
+    SwitchOrder,
+)
+
+ONLY = 1
+"""The id of the one row of `registry_changes`."""
+
+REVISION = select(schema.registry_changes.c.revision).where(
+    schema.registry_changes.c.id == bindparam("id")
+)
+
+
+class ModelStore:
+    """Models and aliases; safe to use from many threads and processes.
+
+    Every method raises StoreUnavailable when the database does not answer; all are safe to repeat.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def revision(self) -> int:
+        """Return the number of changes so far."""
+        rows = self._database.rows(REVISION, {"id": ONLY})
+        return int(rows[0][0]) if rows else 0
+
+    def read(self) -> Registry:
+        """Return everything as it is at one moment."""
+        with self._database.read() as connection:
+            revision = connection.scalars(REVISION, {"id": ONLY}).one_or_none() or 0
+            models = [state_of(row) for row in connection.execute(select(schema.models))]
+            aliases = aliases_of(connection)
+        return Registry(revision, {one.id: one for one in models}, aliases)
+
+    def load(self, spec: ModelSpec) -> ModelState:
+        """Want a model to run; one that is loaded, or loading, is returned as it is.
+
+        Raises:
+            Conflict: the version is loaded with other settings, or is just being unloaded, or its
+            vectors are in collections and the weights would be others.
+        """
+        with self._database.write() as connection:
+            _change(connection)
+            known = _find(connection, spec.id)
+            if known is None:
+                return _insert(connection, ModelState(spec=spec, **_started(attempt=1)))
+            if known.phase == "unloading":
+                raise Conflict(f"{spec.id} is just being unloaded; try again when it is gone")
+            if known.phase in LOADED:
+                if _asked(known.spec) != _asked(spec):
+                    message = f"{spec.id} is loaded with other settings: load another version"
+                    raise Conflict(f"{message}, or unload this one first")
+                return known
+            if _weights(known.spec) != _weights(spec) and _num_collections(connection, spec.id):
+                raise Conflict("collections hold vectors of this version: load another version")
+            started = _started(attempt=known.attempt + 1)
+            return _update(connection, known, spec=spec, **started)
+
+    def unload(self, model: str, *, force: bool = False) -> ModelState:
+        """Want a model to be gone; what is gone or going is returned as it is.
+
+        Raises:
+            ModelNotFound: it was never loaded.
+            Conflict: an alias names it, or a collection was embedded with it, and `force` is false.
+        """
+        with self._database.write() as connection:
+            _change(connection)
+            known = _require(connection, model)
+            if known.phase in ("unloading", "unloaded"):
+                return known
+            if force:
+                forget_in_aliases(connection, model)
+            else:
+                _check_unused(connection, model)
+            phase: ModelPhase = "unloaded" if known.phase == "failed" else "unloading"
+            return _update(connection, known, phase=phase, changed_at=now(), retire_at=None)
+
+    def switch(self, order: SwitchOrder, own: Mapping[str, str]) -> Alias:
+        """Point an alias at a ready model, wholly or for a share of its requests.
+
+        What no alias names any more afterwards retires when its drain time has passed.
+
+        Args:
+            order: what to change.
+            own: the configuration's models, which need no loading, and each one's kind.
+
+        Raises:
+            ModelNotFound: the target was never loaded.
+            Conflict: it is not ready, of another kind, or a share is wanted of an alias that
+                names nothing yet.
+        """
+        with self._database.write() as connection:
+            _change(connection)
+            kind = own.get(order.to) or _ready_kind(connection, order.to)
+            before = aliases_of(connection).get(order.alias)
+            after = switched(before, order)
+            for target in after.targets:
+                if _kind(connection, target.model, own) != kind:
+                    raise Conflict("the alias names a model of another kind: use another alias")
+            write_alias(connection, after)
+            _retire(connection, before, order.drain_s or 0.0)
+        return after
+
+    def advance(
+        self, state: ModelState, phase: ModelPhase, *, error: str = "", is_ready: bool = False
+    ) -> bool:
+        """Take a model to its next phase, unless it is no longer where `state` says.
+
+        `is_ready`: it becomes ready now, rather than keeping the time at which it was.
+        """
+        changed_at = microseconds(time.time())
+        values: dict[str, Any] = {"phase": phase, "error": error, "changed_at": changed_at}
+        if is_ready:
+            values["ready_at"] = changed_at
+        table = schema.models
+        with self._database.write() as connection:
+            _change(connection)
+            statement = update(table).where(
+                *_is(state.id), table.c.attempt == state.attempt, table.c.phase == state.phase
+            )
+            return bool(connection.execute(statement.values(values)).rowcount)
+
+    def note_progress(self, state: ModelState, progress: LoadProgress) -> None:
+        """Write down how far a load is; that is no change of the registry."""
+        table = schema.models
+        statement = update(table).where(
+            *_is(state.id), table.c.attempt == state.attempt, table.c.phase == "loading"
+        )
+        with self._database.write() as connection:
+            connection.execute(statement.values(progress=dataclasses.astuple(progress)))
+
+    def note_use(self, used_at: Mapping[str, float]) -> None:
+        """Write down when models were last used; that is no change of the registry."""
+        with self._database.write() as connection:
+            for model, when in used_at.items():
+                statement = update(schema.models).where(*_is(model))
+                connection.execute(statement.values(used_at=microseconds(when)))
+
+    def unload_retired(self, until: float) -> list[ModelState]:
+        """Begin to unload what retired before `until` and is still unnamed; return those."""
+        table = schema.models
+        due = select(table).where(table.c.retire_at <= microseconds(until))
+        with self._database.read() as connection:
+            if connection.execute(due).first() is None:
+                return []
+        with self._database.write() as connection:
+            _change(connection)
+            named = named_by(connection)
+            going = []
+            for state in [state_of(row) for row in connection.execute(due)]:
+                if state.id in named or state.phase not in LOADED:
+                    _update(connection, state, retire_at=None)
+                    continue
+                values = {"phase": "unloading", "changed_at": now(), "retire_at": None}
+                going.append(_update(connection, state, **values))
+            return going
+
+
+def _asked(spec: ModelSpec) -> ModelSpec:
+    return dataclasses.replace(spec, location="", num_bytes=0, memory_bytes=0)
+
+
+def _weights(spec: ModelSpec) -> tuple[object, ...]:
+    """Return what decides where a text's vector lies."""
+    return (spec.kind, spec.engine, spec.source, spec.sha256, spec.options)
+
+
+def _started(attempt: int) -> dict[str, Any]:
+    return {
+        "phase": "loading",
+        "attempt": attempt,
+        "error": "",
+        "changed_at": now(),
+        "ready_at": None,
+        "retire_at": None,
+        "used_at": None,
+        "progress": None,
+    }
+
+
+def _change(connection: Connection) -> None:
+    """Raise the revision; from here on other changes wait for this one."""
+    table = schema.registry_changes
+    statement = update(table).where(table.c.id == ONLY).values(revision=table.c.revision + 1)
+    if connection.execute(statement).rowcount:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(table).values(id=ONLY, revision=1))
+    except IntegrityError:  # another process made the first change ever at the same time
+        connection.execute(statement)
+
+
+def _is(model: str) -> tuple[Any, Any]:
+    name, _, version = model.partition("@")
+    return (schema.models.c.name == name, schema.models.c.version == version)
+
+
+def _find(connection: Connection, model: str) -> ModelState | None:
+    row = connection.execute(select(schema.models).where(*_is(model))).one_or_none()
+    return None if row is None else state_of(row)
+
+
+def _require(connection: Connection, model: str) -> ModelState:
+    known = _find(connection, model)
+    if known is None:
+        raise ModelNotFound("no model with this id was ever loaded; see GET /v1/models/status")
+    return known
+
+
+def _ready_kind(connection: Connection, model: str) -> str:
+    known = _require(connection, model)
+    if known.phase != "ready":
+        raise Conflict(f"{model} is {known.phase}; an alias can only name a model that is ready")
+    return known.spec.kind
+
+
+def _kind(connection: Connection, model: str, own: Mapping[str, str]) -> str:
+    return own.get(model) or _require(connection, model).spec.kind
+
+
+def _check_unused(connection: Connection, model: str) -> None:
+    if model in named_by(connection):
+        raise Conflict("an alias names this model: switch it to another first, or use `force`")
+    if _num_collections(connection, model):
+        raise Conflict("collections were embedded with this model: delete them, or use `force`")
+
+
+def _num_collections(connection: Connection, model: str) -> int:
+    table = schema.collections
+    count = select(func.count()).select_from(table).where(table.c.embedding_model == model)
+    return connection.scalars(count).one()
+
+
+def _retire(connection: Connection, before: Alias | None, drain_s: float) -> None:
+    """Let what an alias named before retire, unless it is named still; the others stay."""
+    named = named_by(connection)
+    for model in sorted(named):
+        if (state := _find(connection, model)) and state.retire_at is not None:
+            _update(connection, state, retire_at=None)
+    for target in before.targets if before else ():
+        state = _find(connection, target.model)
+        if state is not None and state.id not in named and state.phase in LOADED:
+            _update(connection, state, retire_at=now() + drain_s)
+
+
+def _insert(connection: Connection, state: ModelState) -> ModelState:
+    connection.execute(insert(schema.models).values(values_of(state)))
+    return state
+
+
+def _update(connection: Connection, state: ModelState, **changes: Any) -> ModelState:
+    changed = dataclasses.replace(state, **changes)
+    connection.execute(update(schema.models).where(*_is(state.id)).values(values_of(changed)))
+    return changed

@@ -1,0 +1,77 @@
+"""The part of a graph that has models come and go. Contract: ``ingress/graph.py``."""
+
+import asyncio
+from collections.abc import Sequence
+
+from deployments.config import ModelsArgs, Settings
+from deployments.stores.database import Database
+from deployments.stores.models import ModelStore
+from deployments.types import (
+    Alias,
+    ClusterStatus,
+    LoadOrder,
+    ModelKind,
+    ModelState,
+    SwitchOrder,
+)
+from graphs.handles import Deadline
+from graphs.model_status import OwnModel, StatusBoard
+from graphs.models import Models
+from graphs.registrar import Registrar
+from graphs.reranking import LATE_FUSION
+from graphs.serve_apps import ServeApps
+
+STATUS_TIMEOUT_S = 5.0
+NUM_CONNECTIONS = 4
+
+
+class ModelOperations:
+    """Models beside those of the configuration, found by their ids."""
+
+    def __init__(self, own: Sequence[OwnModel], args: ModelsArgs) -> None:
+        database = Database(Settings().database, pool_size=NUM_CONNECTIONS)
+        self._store = ModelStore(database)
+        kinds: dict[str, ModelKind] = {one.args.model: one.kind for one in own}
+        self.models = Models(self._store, {**kinds, LATE_FUSION: "reranking"})
+        apps = ServeApps(args)
+        self._registrar = Registrar(self.models, self._store, database, apps, args)
+        self._board = StatusBoard(own, self.models, apps)
+
+    async def resolve(self, model: str, kind: ModelKind) -> str:
+        """Return the id of the very model behind an id or alias; of several, the main one.
+
+        Raises:
+            ModelNotFound: no model of this kind has this id.
+            ModelUnavailable: it does not run now.
+        """
+        return await self.models.resolve(model, kind)
+
+    async def load_model(self, order: LoadOrder) -> ModelState:
+        """Have a model loaded; what is loaded stays as it is."""
+        return await self._registrar.load(order)
+
+    async def reload_model(self, model: str) -> ModelState:
+        """Have a version loaded again as it was before."""
+        return await self._registrar.reload(model)
+
+    async def unload_model(self, model: str, *, force: bool) -> ModelState:
+        """Have a model go once its requests have ended."""
+        return await self._registrar.unload(model, force=force)
+
+    async def switch_model(self, order: SwitchOrder) -> Alias:
+        """Point an alias at a ready model."""
+        return await self._registrar.switch(order)
+
+    async def model_state(self, model: str) -> ModelState:
+        """Return what the registry says of a version now; raises ModelNotFound."""
+        return await self._registrar.state(model)
+
+    async def model_status(self, *, timeout_s: float) -> ClusterStatus:
+        """Return every model, replica and machine as it is now."""
+        deadline = Deadline(min(timeout_s, STATUS_TIMEOUT_S))
+        registry = await asyncio.to_thread(self._store.read)
+        return await self._board.status(registry, deadline)
+
+    async def keep(self) -> None:
+        """Follow the registry and take part in making it true, for ever."""
+        await self._registrar.maintain()

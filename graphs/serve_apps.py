@@ -1,0 +1,146 @@
+"""Serve's applications as the lifecycle of models sees them: deploy, delete, and what runs.
+
+Ray's client blocks, so every call runs on a thread. It does not know what should run.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ray import serve
+from ray.exceptions import RayError
+from ray.serve.context import _get_global_client
+from ray.serve.exceptions import RayServeException
+
+from deployments.config import ModelsArgs
+from deployments.errors import StoreUnavailable
+from deployments.types import ModelState
+from graphs.model_app import PREFIX, app_name, build_model
+
+OUR_ERROR = re.compile(r"^(?:deployments\.errors\.)\w+: (.+)$", re.MULTILINE)
+"""What a replica raised, where it was an error of ours: those messages hold no secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppReport:
+    """An application now; `pids` are its replicas' by the address of their node."""
+
+    status: str
+    error: str = ""
+    num_wanted: int = 0
+    num_running: int = 0
+    pids: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def is_running(self) -> bool:
+        """Return whether all wanted replicas run."""
+        return self.status == "RUNNING"
+
+    @property
+    def has_failed(self) -> bool:
+        """Return whether Serve has given up to start it."""
+        return self.status == "DEPLOY_FAILED"
+
+    @property
+    def is_going(self) -> bool:
+        """Return whether it is being deleted: its replicas finish what they have."""
+        return self.status == "DELETING"
+
+
+class Apps(Protocol):
+    """What the lifecycle needs of Serve. Every method raises StoreUnavailable; try again."""
+
+    async def reports(self) -> Mapping[str, AppReport]:
+        """Return the applications of models, by name."""
+        ...
+
+    async def targets(self) -> Mapping[tuple[str, str], int]:
+        """Return how many replicas each deployment of each application should have now."""
+        ...
+
+    async def deploy(self, state: ModelState) -> None:
+        """Have a model's application run, without waiting for it."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Have an application go once its requests have ended, without waiting for it."""
+        ...
+
+
+class ServeApps:
+    """`Apps` of the Serve instance that this process is part of."""
+
+    def __init__(self, args: ModelsArgs) -> None:
+        self._args = args
+
+    async def reports(self) -> Mapping[str, AppReport]:
+        """Return the applications of models, by name."""
+        details = await _asked(lambda: _client().get_serve_details())
+        return {
+            name: _report(app)
+            for name, app in details["applications"].items()
+            if name.startswith(PREFIX)
+        }
+
+    async def targets(self) -> Mapping[tuple[str, str], int]:
+        """Return how many replicas each deployment of each application should have now."""
+        details = await _asked(lambda: _client().get_serve_details())
+        return {
+            (app, name): deployment["target_num_replicas"] or 0
+            for app, one in details["applications"].items()
+            for name, deployment in one["deployments"].items()
+        }
+
+    async def deploy(self, state: ModelState) -> None:
+        """Have a model's application run; InvalidRequest where its arguments are none."""
+        app = build_model(state, self._args)
+        target = serve.RunTarget(target=app, name=app_name(state), route_prefix=None)
+        await _asked(
+            lambda: serve.run_many(
+                [target],
+                wait_for_ingress_deployment_creation=False,
+                wait_for_applications_running=False,
+            )
+        )
+
+    async def delete(self, name: str) -> None:
+        """Have an application go once its requests have ended."""
+        await _asked(lambda: _client().delete_apps([name], blocking=False))
+
+
+def _client() -> Any:
+    return _get_global_client()
+
+
+async def _asked(question: Any) -> Any:
+    try:
+        return await asyncio.to_thread(question)
+    except (RayError, RayServeException) as exc:
+        raise StoreUnavailable("Serve's controller does not answer; it is asked again") from exc
+
+
+def _report(app: Mapping[str, Any]) -> AppReport:
+    deployments = list(app["deployments"].values())
+    replicas = [one for deployment in deployments for one in deployment["replicas"]]
+    messages = [app["message"], *(one["message"] for one in deployments)]
+    return AppReport(
+        status=_plain(app["status"]),
+        error=error_of("\n".join(messages)),
+        num_wanted=sum(one["target_num_replicas"] or 0 for one in deployments),
+        num_running=sum(_plain(one["state"]) == "RUNNING" for one in replicas),
+        pids=tuple((one["node_ip"], one["pid"]) for one in replicas if one["pid"]),
+    )
+
+
+def _plain(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
+def error_of(message: str) -> str:
+    """Return what went wrong, as an error of ours says; nothing else of a traceback leaves here."""
+    found: list[str] = OUR_ERROR.findall(message)
+    if found:
+        return found[-1].strip()
+    return "a replica could not start; see the logs of its application" if message.strip() else ""

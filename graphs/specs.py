@@ -1,0 +1,73 @@
+"""What a load asks for becomes what will run: every choice made, every file checked."""
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+
+from deployments.config import ModelsArgs
+from deployments.engines.inspection.files import ModelFiles, inspect
+from deployments.engines.inspection.source import find_source, is_trusted
+from deployments.engines.weights import EMBEDDED
+from deployments.types import LoadOrder, ModelSpec
+from graphs.capabilities import device_of, engine_of, precision_of, refused
+from graphs.fit import memory_of
+from graphs.model_app import args_of
+
+FAKE = "fake"
+FIRST_VERSION = "1"
+
+
+def spec_of(order: LoadOrder, gpus: int, args: ModelsArgs) -> ModelSpec:
+    """Return what will run, every choice made and every file checked. Blocks.
+
+    Raises:
+        InvalidRequest: the source is not allowed, or something cannot be had here.
+        UnreadableModel: the model's files are damaged or incomplete.
+    """
+    device = device_of(order, gpus)
+    files = None
+    if order.engine != FAKE:
+        weights = find_source(order.source, args, digest=order.sha256)
+        files = inspect(weights, is_trusted=is_trusted(weights, args))
+    elif order.source or order.sha256:
+        raise refused("the fake engine has no weights: leave the source out", "source")
+    kind = order.kind or (files.kind if files else "generation")
+    if files is not None and files.kind != kind:
+        raise refused(f"the files are those of a model for {files.kind}", "kind")
+    spec = ModelSpec(
+        name=order.name,
+        version=order.version or FIRST_VERSION,
+        kind=kind,
+        engine=engine_of(order, kind),
+        source=order.source,
+        sha256=order.sha256,
+        device=device,
+        precision=precision_of(order, kind, device),
+        min_replicas=order.min_replicas,
+        max_replicas=order.max_replicas,
+        tensor_parallel=order.tensor_parallel,
+        adapter=order.adapter,
+        options=dict(order.options),
+        location=_location(order.source, files),
+        num_bytes=files.num_bytes if files else 0,
+    )
+    if files is None:
+        args_of(spec)
+        return spec
+    return dataclasses.replace(spec, memory_bytes=memory_of(spec, files, has_bf16=has_bf16()))
+
+
+def _location(source: str, files: ModelFiles | None) -> str:
+    """Return what a replica reads: a name where the package is looked up anew, else the path."""
+    if files is None or source.startswith(EMBEDDED):
+        return source
+    return str(files.paths[0] if files.weights.gguf_file else files.weights.folder)
+
+
+@cache
+def has_bf16() -> bool:
+    """Return whether this machine's processors multiply bf16, which `auto` then computes in."""
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False

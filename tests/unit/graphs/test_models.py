@@ -1,0 +1,156 @@
+"""Which replicas an id means, as the registry changes."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deployments.errors import ModelNotFound, ModelUnavailable
+from deployments.stores.models import ModelStore
+from deployments.types import ModelState, SwitchOrder
+from graphs import models as module
+from graphs.loaded import Loaded
+from graphs.models import Models
+from tests.unit.graphs.registry import opened, ready, spec
+
+OWN = {"own": "generation", "own-embedder": "embedding"}
+
+
+class FakeHandle:
+    """A handle that knows only what it stands for."""
+
+    def __init__(self, state: ModelState) -> None:
+        self.state = state
+        self.is_closed = False
+
+    async def shutdown_async(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelStore]:
+    def of(state: ModelState) -> Loaded:
+        handle: Any = FakeHandle(state)
+        return Loaded(state.id, handle, handle, handle, handle, handle)
+
+    monkeypatch.setattr(module.Loaded, "of", of)
+    database, store = opened(tmp_path)
+    yield store
+    database.close()
+
+
+@pytest.fixture
+def models(store: ModelStore) -> Models:
+    return Models(store, OWN)  # type: ignore[arg-type]
+
+
+async def found(models: Models, model: str, kind: Any = "generation") -> str:
+    loaded = await models.find(model, kind)
+    return loaded.id if loaded else "the configuration's"
+
+
+def switch(store: ModelStore, alias: str, to: str, percent: int = 100) -> None:
+    order = SwitchOrder(alias=alias, to=to, canary_percent=percent, drain_s=60)
+    store.switch(order, OWN)
+
+
+async def test_id_is_found_as_soon_as_it_is_ready(models: Models, store: ModelStore) -> None:
+    with pytest.raises(ModelNotFound):
+        await models.find("m@1", "generation")
+    state = store.load(spec())
+    with pytest.raises(ModelUnavailable) as loading:
+        await models.find("m@1", "generation")
+    assert (loading.value.retry_after_s, loading.value.param) == (5, "model")
+    store.advance(state, "ready", is_ready=True)
+    assert await found(models, "m@1") == "m@1"
+    assert await found(models, "m") == "m@1"
+    assert models.ids("generation") == ("m@1",)
+
+
+async def test_own_models_need_no_registry(models: Models, store: ModelStore) -> None:
+    store._database = None  # type: ignore[assignment]
+    assert await found(models, "own") == "the configuration's"
+    assert await found(models, "own-embedder", "embedding") == "the configuration's"
+
+
+async def test_name_is_the_version_that_was_ready_first(models: Models, store: ModelStore) -> None:
+    ready(store), ready(store, version="2")
+    assert await found(models, "m") == "m@1"
+    store.unload("m@1")
+    await models.refresh()
+    assert await found(models, "m") == "m@2"
+    with pytest.raises(ModelNotFound):
+        await models.find("m@1", "generation")
+
+
+async def test_model_of_another_kind_is_not_found(models: Models, store: ModelStore) -> None:
+    ready(store, kind="embedding")
+    with pytest.raises(ModelNotFound):
+        await models.find("m@1", "generation")
+    assert await found(models, "m@1", "embedding") == "m@1"
+    with pytest.raises(ModelNotFound):
+        await models.find("own", "embedding")
+
+
+async def test_alias_follows_its_switches(models: Models, store: ModelStore) -> None:
+    ready(store), ready(store, version="2")
+    switch(store, "chat", "m@1")
+    assert await found(models, "chat") == "m@1"
+    switch(store, "chat", "m@2")
+    await models.refresh()
+    assert await found(models, "chat") == "m@2"
+    assert await models.resolve("chat", "generation") == "m@2"
+    switch(store, "chat", "own")
+    await models.refresh()
+    assert await found(models, "chat") == "the configuration's"
+    assert "chat" in models.ids("generation")
+
+
+async def test_canary_gets_its_share(models: Models, store: ModelStore) -> None:
+    ready(store), ready(store, version="2")
+    switch(store, "chat", "m@1")
+    switch(store, "chat", "m@2", percent=20)
+    counts = Counter([await found(models, "chat") for _ in range(4000)])
+    assert 600 < counts["m@2"] < 1000
+    assert counts["m@1"] + counts["m@2"] == 4000
+    assert await models.resolve("chat", "generation") == "m@1"
+
+
+async def test_alias_of_a_model_that_is_loaded_again_says_when_to_retry(
+    models: Models, store: ModelStore
+) -> None:
+    state = ready(store)
+    switch(store, "chat", "m@1")
+    store.advance(state, "loading")
+    with pytest.raises(ModelUnavailable) as loading:
+        await models.find("chat", "generation")
+    assert loading.value.retry_after_s == 5
+
+
+async def test_handles_live_as_long_as_their_model(models: Models, store: ModelStore) -> None:
+    state = ready(store)
+    first = await models.find("m@1", "generation")
+    store.load(spec("other"))
+    await models.refresh()
+    assert await models.find("m@1", "generation") is first
+    going = store.unload("m@1")
+    await models.refresh()
+    await asyncio.sleep(0)
+    assert not first.handle.is_closed, "its requests still run"  # type: ignore[union-attr]
+    store.advance(going, "unloaded")
+    await models.refresh()
+    await asyncio.sleep(0.01)
+    assert first.handle.is_closed  # type: ignore[union-attr]
+    assert state.id not in models.ids("generation")
+
+
+async def test_embedders_are_found_by_their_very_version(models: Models, store: ModelStore) -> None:
+    ready(store, "e", kind="embedding")
+    switch(store, "vectors", "e@1")
+    await models.refresh()
+    assert await models.resolve("vectors", "embedding") == "e@1"
+    assert models.embedder("e@1") is not None
+    assert models.embedder("vectors") is None
