@@ -12,8 +12,8 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import Conflict, InvalidRequest
 from graphs.handles import Deadline, Response, call, call_all
-from graphs.resting import check
 from graphs.loaded import Loaded
+from graphs.resting import check
 
 DEFAULT = "Embedder"
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.-]")
