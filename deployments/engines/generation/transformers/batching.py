@@ -22,6 +22,8 @@ from deployments.engines.generation.transformers import attention
 from deployments.engines.generation.transformers.layout import layout_of
 from deployments.engines.generation.transformers.sampling import Sampler, SamplingProcessor
 
+PAGE_SIZE = 256
+
 Step = list[tuple[str, list[int], bool]]
 """What a step brought: request id, all its tokens so far, and whether the request failed."""
 
@@ -50,13 +52,19 @@ class StepRouter(OutputRouter):
 class Batcher(ContinuousBatchingManager):
     """The library's manager, run by a thread of ours, with our attention and router."""
 
-    def __init__(self, model: Any, router: OutputRouter, config: ContinuousBatchingConfig) -> None:
+    def __init__(
+        self,
+        model: Any,
+        router: OutputRouter,
+        config: ContinuousBatchingConfig,
+        sampling: SamplingProcessor | None = None,
+    ) -> None:
         greedy = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False, eos_token_id=-1
         )
         super().__init__(model, greedy, config)
         self.output_router = router
-        self._sampling = self.logit_processor = SamplingProcessor()
+        self._sampling = self.logit_processor = sampling or SamplingProcessor()
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
         """Take our attention where the model attends to everything; else the library's SDPA."""
@@ -85,8 +93,12 @@ class Batcher(ContinuousBatchingManager):
 
     def cancel(self, slot: str) -> None:
         """Free what a request holds, at the next step; harmless when it has ended."""
-        self._sampling.remove(slot)
+        self.forget(slot)
         self.cancel_request(slot)
+
+    def forget(self, slot: str) -> None:
+        """Drop the sampling state of a request that has ended by itself."""
+        self._sampling.remove(slot)
 
     def run(self) -> None:
         """Generate in the calling thread until the manager is stopped."""
