@@ -1,34 +1,39 @@
 """Ranks as processes of this host, for where there is no Ray."""
 
 import asyncio
+import contextlib
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 from deployments.config import GeneratorArgs
 from deployments.engines.generation.deepspeed.ranks import ModelFacts, Orders, Outcome, Place
 from deployments.errors import EngineFailed
 
 LOOPBACK = "127.0.0.1"
+GRACE_S = 1.0
 
 
 def serve(args: GeneratorArgs, place: Place, pipe: Connection) -> None:
     """Be one rank until the pipe is closed; answers are results, or the errors in their place."""
     from deployments.engines.generation.deepspeed.rank import Rank
 
-    try:
-        rank = Rank(args, place)
-        pipe.send(rank.facts)
-        while True:
-            pipe.send(rank.step(pipe.recv()))
-    except EOFError:
-        return
-    except Exception as error:  # whatever it was, this rank is of no more use, and says so
-        pipe.send(error if isinstance(error, EngineFailed) else EngineFailed(repr(error)))
+    with contextlib.suppress(EOFError, OSError):  # the engine has closed its end
+        try:
+            rank = Rank(args, place)
+            answer: Any = rank.facts
+            while True:
+                pipe.send(answer)
+                answer = rank.step(pipe.recv())
+        except (EOFError, BrokenPipeError):
+            raise
+        except Exception as error:  # whatever it was, this rank is of no more use, and says so
+            pipe.send(error if isinstance(error, EngineFailed) else EngineFailed(repr(error)))
 
 
 class LocalRanks:
@@ -38,6 +43,7 @@ class LocalRanks:
         self._args = args
         self._processes: list[BaseProcess] = []
         self._pipes: list[Connection] = []
+        self._thread: ThreadPoolExecutor | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -46,7 +52,7 @@ class LocalRanks:
 
     async def start(self) -> ModelFacts:
         """Start every rank and wait until all have loaded; raises EngineFailed."""
-        self._threads = ThreadPoolExecutor(1, "ranks")
+        self._thread = ThreadPoolExecutor(1, "ranks")
         context = get_context("spawn")
         size, port = self._args.tensor_parallel, free_port(LOOPBACK)
         for rank in range(size):
@@ -62,56 +68,58 @@ class LocalRanks:
         facts = await self._answers()
         if len(set(facts)) > 1:
             raise EngineFailed("the ranks have loaded different models")
-        return facts[0]
+        return cast(ModelFacts, facts[0])
 
     async def step(self, orders: Orders) -> Outcome:
         """Let every rank compute one step; raises EngineFailed."""
-        try:
-            for pipe in self._pipes:
-                pipe.send(orders)
-        except OSError as error:
-            raise EngineFailed("a rank has died") from error
-        outcome, *_ = await self._answers()
-        return outcome
+        outcome, *_ = await self._answers(orders)
+        return cast(Outcome, outcome)
 
-    async def _answers(self) -> list[Any]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, partial(receive, list(self._pipes)))
+    async def _answers(self, orders: Orders | None = None) -> list[Any]:
+        """Return one answer of each rank, to the orders or to its start."""
+        asked = partial(exchange, list(self._pipes), orders)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, asked)
 
     async def stop(self) -> None:
-        """Kill every rank: one that waits for a dead one would not hear anything else."""
-        for process in self._processes:
-            process.kill()
-        for process in self._processes:
-            await asyncio.to_thread(process.join)
+        """End every rank: by itself where it is idle; one that waits for a dead one is killed."""
         for pipe in self._pipes:
             pipe.close()
+        await asyncio.to_thread(end, list(self._processes))
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
         self._processes.clear()
         self._pipes.clear()
 
 
-def receive(pipes: list[Connection]) -> list[Any]:
-    """Return one answer of each rank.
+def end(processes: list[BaseProcess]) -> None:
+    """Wait a moment for the processes to end, then kill those that have not."""
+    deadline = time.monotonic() + GRACE_S
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def exchange(pipes: list[Connection], orders: Orders | None) -> list[Any]:
+    """Give the orders, where there are any, and return one answer of each rank.
 
     Raises:
         EngineFailed: a rank answers with an error, or has died.
     """
     answers: dict[Connection, Any] = {}
-    while len(answers) < len(pipes):
-        for ready in wait([pipe for pipe in pipes if pipe not in answers]):
-            assert isinstance(ready, Connection)
-            answers[ready] = _receive(ready)
-    return [answers[pipe] for pipe in pipes]
-
-
-def _receive(pipe: Connection) -> Any:
     try:
-        answer = pipe.recv()
+        for pipe in pipes if orders is not None else ():
+            pipe.send(orders)
+        while len(answers) < len(pipes):
+            for ready in wait([pipe for pipe in pipes if pipe not in answers]):
+                assert isinstance(ready, Connection)
+                answers[ready] = ready.recv()
+                if isinstance(answers[ready], EngineFailed):
+                    raise answers[ready]
     except (EOFError, OSError) as error:
         raise EngineFailed("a rank has died") from error
-    if isinstance(answer, EngineFailed):
-        raise answer
-    return answer
+    return [answers[pipe] for pipe in pipes]
 
 
 def free_port(address: str) -> int:

@@ -53,16 +53,17 @@ def join(place: Place) -> None:
         )
 
 
-def _store(place: Place) -> distributed.TCPStore:
+def _store(place: Place) -> Any:
     """Return the ranks' meeting place, which listens on the gang's own address only.
 
     Torch would listen on every interface of the first rank's host, and asks nobody who they are.
     """
+    store: Any = distributed.TCPStore  # type: ignore[attr-defined]
     timeout = timedelta(seconds=MEETING_TIMEOUT_S)
     if place.rank:
-        return distributed.TCPStore(place.address, place.port, place.size, False, timeout)
+        return store(place.address, place.port, place.size, False, timeout)
     listener = socket.create_server((place.address, place.port))
-    return distributed.TCPStore(
+    return store(
         place.address,
         place.port,
         place.size,
@@ -99,10 +100,11 @@ def _split(model: Any, place: Place) -> None:
         )
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
-    from deepspeed.module_inject.layers import LinearAllreduce, LinearLayer
+    from deepspeed.module_inject.layers import LinearAllreduce
 
     # DeepSpeed's own all-reduce over shared memory is compiled on its first use, which needs a
-    # compiler, and waits by spinning. Gloo and NCCL need neither.
+    # compiler (47 s here), and waits by spinning: on 2 cores 3 ranks were no faster than with Gloo
+    # (3.6 and 3.4 tokens/s), and a second start over its segments hung.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     with contextlib.redirect_stdout(io.StringIO()):
         deepspeed.init_inference(
