@@ -93,11 +93,7 @@ def load_part(args: GeneratorArgs, place: Place) -> LoadedModel:
 def _split(model: Any, place: Place) -> None:
     """Leave in the model only what this rank computes; heads and rows go to ranks evenly."""
     config = model.config.get_text_config()
-    heads, kv_heads = config.num_attention_heads, _num_kv_heads(config)
-    if heads % place.size or kv_heads % place.size:
-        raise EngineFailed(
-            f"{heads} heads with {kv_heads} key heads cannot be split over {place.size} ranks"
-        )
+    heads, kv_heads = heads_of(config, place.size)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
     from deepspeed.module_inject.layers import LinearAllreduce
@@ -115,10 +111,22 @@ def _split(model: Any, place: Place) -> None:
         )
     if not any(isinstance(module, LinearAllreduce) for module in model.modules()):
         raise EngineFailed("DeepSpeed does not know how to split this model")
-    config.head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    config.num_attention_heads = heads // place.size
-    config.num_key_value_heads = kv_heads // place.size
+    config.head_dim = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    config.num_attention_heads, config.num_key_value_heads = heads, kv_heads
 
 
-def _num_kv_heads(config: Any) -> int:
-    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+def heads_of(config: Any, size: int) -> tuple[int, int]:
+    """Return how many query heads and key heads each of `size` ranks has.
+
+    Raises:
+        EngineFailed: they cannot be shared out evenly.
+    """
+    heads = int(config.num_attention_heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    if heads % size or kv_heads % size:
+        raise EngineFailed(
+            f"{heads} heads with {kv_heads} key heads cannot be split over {size} ranks"
+        )
+    return heads // size, kv_heads // size

@@ -38,9 +38,11 @@ class Rank:
         config = batching_config(args.max_batch_tokens, args.kv_cache_tokens, PAGE_SIZE)
         sampling = AgreedSampling(place.rank, place.size)
         self._batcher = SteppedBatcher(self._loaded.model, config, sampling)
-        self._grammars = GrammarCompiler(
-            self._loaded.tokenizer, self._loaded.vocab_size, self._loaded.eos_token_ids
-        )
+        self._grammars: GrammarCompiler | None = None
+        if self._is_first:
+            self._grammars = GrammarCompiler(
+                self._loaded.tokenizer, self._loaded.vocab_size, self._loaded.eos_token_ids
+            )
         self._samplers: dict[str, Sampler] = {}
         self._num_told: dict[str, int] = {}
 
@@ -69,8 +71,9 @@ class Rank:
     def _join(self, request: EngineRequest) -> None:
         sampling = request.sampling
         assert sampling.max_tokens is not None, "the replica sets max_tokens"
-        grammar = sampling.grammar if self._is_first else None
-        matcher = None if grammar is None else self._grammars.matcher(grammar)
+        matcher = None
+        if sampling.grammar is not None and self._grammars is not None:
+            matcher = self._grammars.matcher(sampling.grammar)
         sampler = Sampler(sampling, request.token_ids, matcher)
         if self._is_first:
             self._samplers[request.id] = sampler
