@@ -21,6 +21,7 @@ from deployments.engines.generation.deepspeed.engine import DeepSpeedEngine
 from deployments.engines.generation.transformers.loading import read
 from deployments.errors import EngineFailed
 from deployments.gangs import RayRanks
+from deployments.generator import Generator
 from deployments.types import Delta, Finished, Grammar, Message, SamplingParams
 
 ARGS = GeneratorArgs(
@@ -35,7 +36,9 @@ pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def engine() -> AsyncIterator[DeepSpeedEngine]:
     folder = tempfile.mkdtemp(prefix="rs-gang-", dir="/tmp")
-    ray.init(address="local", num_cpus=4, include_dashboard=False, _temp_dir=folder)
+    options = {"num_cpus": 4, "include_dashboard": False, "_temp_dir": folder}
+    # As `ragserve up` does: else whatever else runs here starves ranks that wait for each other.
+    ray.init(address="local", _system_config={"worker_niceness": 0}, **options)
     engine = DeepSpeedEngine(ARGS, RayRanks)
     await engine.start()
     yield engine
@@ -82,6 +85,12 @@ async def test_ranks_together_answer_token_for_token_like_the_whole_model(
     expected = plain_loop([one.token_ids for one in asked], eos)
     assert found == expected
     assert all(len(tokens) > 5 for tokens in found)
+
+
+async def test_a_replica_places_its_ranks_as_actors(engine: DeepSpeedEngine) -> None:
+    own = Generator(ARGS)._engine
+    assert isinstance(own, DeepSpeedEngine)
+    assert isinstance(own._driver._ranks, RayRanks)
 
 
 async def test_ranks_share_one_placement_group(engine: DeepSpeedEngine) -> None:
