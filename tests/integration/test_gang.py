@@ -1,6 +1,7 @@
 """Three tensor-parallel ranks as Ray actors: what they answer, and what their death does."""
 
 import asyncio
+import dataclasses
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
@@ -116,6 +117,18 @@ async def test_closing_the_iterator_frees_the_slot_on_every_rank(engine: DeepSpe
         while engine.stats().kv_cache_usage > 0 or engine.stats().num_running:
             await asyncio.sleep(0.01)
     assert await answer(engine, ask(engine, PROMPTS[0], max_tokens=3))
+
+
+async def test_forget_empties_the_cache_of_every_rank_and_they_go_on_together(
+    engine: DeepSpeedEngine,
+) -> None:
+    expected = await answer(engine, ask(engine, PROMPTS[1], max_tokens=4))
+    running = asyncio.create_task(answer(engine, ask(engine, PROMPTS[1], max_tokens=4)))
+    await engine.forget()
+    assert await running == expected
+    unkept = dataclasses.replace(ask(engine, PROMPTS[1], max_tokens=4), is_kept=False)
+    assert await answer(engine, unkept) == expected
+    assert engine.stats().kv_cache_usage == 0
 
 
 async def test_a_dead_rank_fails_what_runs_and_the_next_request_gets_a_new_gang(

@@ -130,6 +130,9 @@ class FakeEngine:
         check_queue(self._num_queued, self._args.max_queued_requests)
         return max_tokens
 
+    async def forget(self) -> None:
+        """Do nothing: it keeps nothing of a request that has ended."""
+
     def stats(self) -> EngineStats:
         """Return what the engine is doing now."""
         return EngineStats(

@@ -44,6 +44,7 @@ class Driver:
         self._joins: dict[str, EngineRequest] = {}
         self._cancels: list[str] = []
         self._given: set[str] = set()
+        self._forgets: list[asyncio.Future[None]] = []
         self._work = asyncio.Event()
         self._is_idle = True
         self._task: asyncio.Task[None] | None = None
@@ -79,6 +80,17 @@ class Driver:
             self._cancels.append(id_)
             self._work.set()
 
+    async def forget(self) -> None:
+        """Wait until the ranks keep nothing of any request so far, be it in a new gang.
+
+        Raises:
+            EngineFailed: there is no gang any more.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._forgets.append(done)
+        self._work.set()
+        await done
+
     async def stop(self) -> None:
         """End the work and the gang; every request is lost."""
         if self._task is not None:
@@ -103,21 +115,36 @@ class Driver:
         finally:
             self._lose([*self._given, *self._joins])
             self._joins.clear()
+            self._answer(self._forgets, EngineFailed("the generation engine has ended"))
 
     async def _step(self) -> None:
-        orders = Orders(tuple(self._joins.values()), tuple(self._cancels))
+        forgets = list(self._forgets)
+        orders = Orders(tuple(self._joins.values()), tuple(self._cancels), bool(forgets))
         self._given.update(self._joins)
         self._joins.clear()
         self._cancels.clear()
         async with asyncio.timeout(STEP_TIMEOUT_S):
             outcome = await self._ranks.step(orders)
+        self._forgets = self._forgets[len(forgets) :]
+        self._answer(forgets)
         self._is_idle = outcome.is_idle
         self._on_outcome(outcome)
+
+    def _answer(self, waiting: list[asyncio.Future[None]], error: Exception | None = None) -> None:
+        for done in waiting:
+            if done.done():  # who waited has been cancelled
+                continue
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
 
     def _lose(self, ids: list[str]) -> None:
         self._given.clear()
         self._cancels.clear()
         self._is_idle = True
+        if self._forgets:
+            self._work.set()  # the next gang answers who waits
         self._on_loss(ids)
 
     async def _renew(self) -> None:

@@ -49,12 +49,20 @@ class DeepSpeedEngine:
         Raises:
             EngineFailed: the ranks cannot be placed, or the model not be loaded or split.
         """
-        self._facts, tokenizer = await asyncio.gather(
-            self._driver.start(), asyncio.to_thread(read_tokenizer, self._args)
-        )
-        facts: ModelFacts = self._facts
-        self._codec = TextCodec(tokenizer)
-        self._grammars = GrammarCompiler(tokenizer, facts.vocab_size, facts.eos_token_ids)
+        reading = asyncio.ensure_future(asyncio.to_thread(read_tokenizer, self._args))
+        try:
+            self._facts: ModelFacts = await self._driver.start()
+            tokenizer = await reading
+            self._codec = TextCodec(tokenizer)
+            self._grammars = GrammarCompiler(
+                tokenizer, self._facts.vocab_size, self._facts.eos_token_ids
+            )
+        except BaseException as error:
+            reading.cancel()
+            await self._driver.stop()
+            if isinstance(error, EngineFailed) or not isinstance(error, Exception):
+                raise
+            raise EngineFailed("cannot load the tokenizer") from error
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of plain text."""
@@ -118,6 +126,17 @@ class DeepSpeedEngine:
             output = self._outputs.get(slot)
             if output is not None:
                 output.fail()
+
+    async def forget(self) -> None:
+        """Keep nothing of any request so far; of those that run now, nothing when they have ended.
+
+        Raises:
+            EngineFailed: the ranks have ended.
+        """
+        if not self._driver.is_alive:
+            return  # nothing was loaded, or it was freed
+        self._codec.forget()
+        await self._driver.forget()
 
     def stats(self) -> EngineStats:
         """Return what the engine is doing now; the rate covers the last few seconds."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from deployments.errors import EngineFailed
 LOOPBACK = "127.0.0.1"
 GRACE_S = 1.0
 
+logger = logging.getLogger(__name__)
+
 
 def serve(args: GeneratorArgs, place: Place, pipe: Connection) -> None:
     """Be one rank until the pipe is closed; answers are results, or the errors in their place."""
@@ -33,7 +36,11 @@ def serve(args: GeneratorArgs, place: Place, pipe: Connection) -> None:
         except (EOFError, BrokenPipeError):
             raise
         except Exception as error:  # whatever it was, this rank is of no more use, and says so
-            pipe.send(error if isinstance(error, EngineFailed) else EngineFailed(repr(error)))
+            logger.exception("rank %d failed", place.rank)
+            kind = type(error).__name__
+            pipe.send(
+                error if isinstance(error, EngineFailed) else EngineFailed(f"{kind} in a rank")
+            )
 
 
 class LocalRanks:

@@ -4,7 +4,6 @@ It knows neither who its process is started by nor who the other ranks are; Deep
 """
 
 import os
-from collections.abc import Sequence
 
 import torch
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
@@ -64,9 +63,12 @@ class Rank:
             self._join(request)
         for id_ in orders.cancels:
             self._batcher.cancel(id_)
-            self._forget(id_)
-        outputs = self._batcher.step()
-        return self._outcome(outputs) if self._is_first else None
+            self._drop(id_)
+        if orders.is_forgetting:
+            self._batcher.forget([*self._samplers], _nobody_waits)
+        outputs = [one for one in self._batcher.step() if one.request_id in self._samplers]
+        progress = tuple(self._progress(output) for output in outputs)
+        return self._outcome(progress) if self._is_first else None
 
     def _join(self, request: EngineRequest) -> None:
         sampling = request.sampling
@@ -75,33 +77,33 @@ class Rank:
         if sampling.grammar is not None and self._grammars is not None:
             matcher = self._grammars.matcher(sampling.grammar)
         sampler = Sampler(sampling, request.token_ids, matcher)
-        if self._is_first:
-            self._samplers[request.id] = sampler
-            self._num_told[request.id] = 0
+        self._samplers[request.id] = sampler
+        self._num_told[request.id] = 0
         self._batcher.submit(
             request.id,
             request.token_ids,
             sampling.max_tokens,
             self._loaded.eos_token_ids,
             sampler,
+            is_kept=request.is_kept,
         )
 
-    def _forget(self, id_: str) -> None:
+    def _drop(self, id_: str) -> None:
         self._samplers.pop(id_, None)
         self._num_told.pop(id_, None)
 
-    def _outcome(self, outputs: Sequence[GenerationOutput]) -> Outcome:
+    def _outcome(self, progress: tuple[Progress, ...]) -> Outcome:
         processor = self._batcher.batch_processor
         assert processor is not None
-        known = [output for output in outputs if output.request_id in self._samplers]
         return Outcome(
-            progress=tuple(self._progress(output) for output in known),
+            progress=progress,
             num_running=len(processor.scheduler.active_requests),
             is_idle=not processor.has_pending_requests(),
             kv_cache_usage=1.0 - float(processor.cache.compute_free_capacity()),
         )
 
     def _progress(self, output: GenerationOutput) -> Progress:
+        """Return what is new of a request; every rank must take note of its end in this step."""
         id_ = output.request_id
         start = self._num_told[id_]
         self._num_told[id_] = len(output.generated_tokens)
@@ -112,6 +114,10 @@ class Rank:
             is_failed=output.status == RequestStatus.FAILED,
         )
         if output.status in (RequestStatus.FINISHED, RequestStatus.FAILED):
-            self._batcher.forget(id_)
-            self._forget(id_)
+            self._batcher.end(id_)
+            self._drop(id_)
         return progress
+
+
+def _nobody_waits() -> None:
+    """Tell nobody that the cache is empty: the outcome of the step does."""

@@ -36,10 +36,14 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What changes before the next step: the same for every rank, in the same order."""
+    """What changes before the next step: the same for every rank, in the same order.
+
+    With `is_forgetting` the ranks keep nothing of any request so far (`GenerationEngine.forget`).
+    """
 
     joins: tuple[EngineRequest, ...] = ()
     cancels: tuple[str, ...] = ()
+    is_forgetting: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,9 @@ class SteppedBatcher(Batcher):
         """Compute one step, where there is something to compute, and return what it brought."""
         processor = self.batch_processor
         assert processor is not None
-        if processor.prepare_next_batch():
-            self._generation_step()
-            self.current_batch += 1
-            processor.update_batch()
+        with self._prefixes.step(processor.cache):
+            if processor.prepare_next_batch():
+                self._generation_step()
+                self.current_batch += 1
+                processor.update_batch()
         return self.collector.take()

@@ -179,6 +179,24 @@ async def test_the_driver_gives_up_when_no_gang_starts_any_more(
     assert seen.lost == ["a", "b"]
 
 
+async def test_forget_is_an_order_to_ranks_that_rest_too(
+    driver: Driver, ranks: ScriptedRanks
+) -> None:
+    await asyncio.gather(driver.forget(), driver.forget())
+    assert [orders.is_forgetting for orders in ranks.orders] == [True]
+
+
+async def test_forget_is_answered_by_the_next_gang_or_fails_with_the_last(
+    driver: Driver, ranks: ScriptedRanks
+) -> None:
+    ranks.is_dying = True
+    await driver.forget()
+    assert (ranks.num_starts, ranks.orders[-1].is_forgetting) == (2, True)
+    ranks.is_broken = ranks.is_dying = True
+    with pytest.raises(EngineFailed):
+        await driver.forget()
+
+
 async def test_stop_loses_every_request_and_ends_the_gang(
     driver: Driver, ranks: ScriptedRanks, seen: Seen
 ) -> None:
