@@ -5,9 +5,9 @@ section. Secrets and per-host addresses come from the environment (`Settings`) a
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MIN_PAIR_TOKENS = 32
@@ -27,10 +27,13 @@ class GeneratorArgs(Args):
     """
 
     model: str = "smollm2-135m-instruct"
-    engine: Literal["transformers", "fake"] = "transformers"
+    engine: Literal["transformers", "deepspeed", "fake"] = "transformers"
     source: str = "embedded:smollm2-135m-instruct"
     device: str = "cpu"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    tensor_parallel: int = Field(
+        default=1, ge=1, le=64, description="ranks that share a model; deepspeed engine only"
+    )
     num_threads: int = Field(default=0, ge=0, le=256, description="0: every core of the host")
     context_length: int = Field(default=4096, ge=64, le=1_048_576)
     kv_cache_tokens: int = Field(default=32_768, ge=256, description="tokens all requests share")
@@ -39,6 +42,12 @@ class GeneratorArgs(Args):
     default_max_tokens: int = Field(default=512, ge=1)
     default_temperature: float = Field(default=1.0, ge=0, le=2)
     fake_token_delay_s: float = Field(default=0.001, ge=0, le=10, description="fake engine only")
+
+    @model_validator(mode="after")
+    def _has_an_engine_that_splits(self) -> Self:
+        if self.tensor_parallel > 1 and self.engine != "deepspeed":
+            raise ValueError("tensor_parallel above 1 needs the deepspeed engine")
+        return self
 
 
 class EmbedderArgs(Args):

@@ -1,6 +1,7 @@
 """The Generator replica: prompts that fit, `n` choices at once, and an engine behind a protocol.
 
-A plain class; ``graphs/`` turns it into a deployment. It does not know Ray, HTTP or retrieval.
+A plain class; ``graphs/`` turns it into a deployment. It does not know HTTP or retrieval, and of
+Ray only that ranks of an engine become actors in it (``gangs.py``).
 """
 
 import asyncio
@@ -9,6 +10,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import cast
+
+import ray
 
 from deployments.config import GeneratorArgs
 from deployments.delivery.outbox import Outbox
@@ -37,7 +40,7 @@ class Generator:
 
     def __init__(self, args: GeneratorArgs) -> None:
         self._args = args
-        self._engine: GenerationEngine = create_engine(args)
+        self._engine = _engine(args)
         self._prompts = Prompts(self._engine, args)
         self._start: asyncio.Task[None] | None = None
         self._outbox = Outbox()
@@ -189,6 +192,14 @@ class Generator:
         """Raise EngineFailed when the engine can no longer make progress."""
         await self.start()
         self._engine.check_health()
+
+
+def _engine(args: GeneratorArgs) -> GenerationEngine:
+    if args.engine == "deepspeed" and ray.is_initialized():
+        from deployments.gangs import create_gang_engine  # DeepSpeed's libraries only where wanted
+
+        return create_gang_engine(args)
+    return create_engine(args)
 
 
 def joined(parts: Sequence[Delta]) -> Delta:

@@ -2,9 +2,11 @@
 
 All get the same prompts and the same number of greedy tokens, in turns, in one run; the table
 shows medians, and of the ratios the worst and the best too. `engine_vllm.py` says how to make an
-environment with vLLM. Example:
+environment with vLLM. The DeepSpeed engine is measured with as many ranks as `--ranks` says;
+SmolLM2 can be split over 3. Example:
 
     python -m tests.bench.engine --rounds 5 --streams 1 16 --vllm-python VENV/bin/python
+    python -m tests.bench.engine --rounds 1 --streams 1 8 --tokens 32 --ranks 1 3
 """
 
 import argparse
@@ -23,6 +25,7 @@ from deployments.config import GeneratorArgs
 from deployments.engines.generation.base import EngineRequest, GenerationEngine
 from deployments.engines.generation.registry import create_engine
 from deployments.types import Finished, SamplingParams
+from tests.bench.engine_deepspeed import DeepSpeedPeer
 from tests.bench.engine_plain import PlainLoop
 from tests.bench.engine_vllm import VllmPeer
 
@@ -89,6 +92,8 @@ async def run(options: argparse.Namespace, log: IO[bytes]) -> Table:
     peers: dict[str, Peer] = {"plain loop": PlainLoop(args)}
     if options.vllm_python:
         peers["vLLM"] = VllmPeer(options.vllm_python, args, log)
+    for num_ranks in options.ranks:
+        peers[f"DeepSpeed x {num_ranks}"] = DeepSpeedPeer(args, num_ranks, measure)
     engine = create_engine(args)
     await engine.start()
     table = Table(title=f"greedy tokens per second, median of {options.rounds}")
@@ -116,6 +121,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=96, help="new tokens per stream")
     parser.add_argument("--prompt", type=int, default=64, help="tokens of each prompt")
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 16])
+    parser.add_argument(
+        "--ranks", type=int, nargs="*", default=[], help="ranks of DeepSpeed to measure"
+    )
     parser.add_argument("--vllm-python", help="an interpreter with vLLM, to measure it too")
     parser.add_argument(
         "--vllm-log", type=Path, default=os.devnull, help="file for what vLLM prints"

@@ -7,14 +7,14 @@ answer is a fixed transformation of the last user message, so a test can say wha
 import asyncio
 import hashlib
 import re
-import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 
 from deployments.config import GeneratorArgs
+from deployments.engines.generation.admission import check_length, check_queue
 from deployments.engines.generation.base import EngineRequest
+from deployments.engines.generation.rate import TokenRate
 from deployments.engines.generation.text import TextStream
-from deployments.errors import ContextTooLong, EngineFailed, InvalidRequest, Overloaded
+from deployments.errors import EngineFailed, InvalidRequest
 from deployments.types import (
     Delta,
     EngineStats,
@@ -26,7 +26,6 @@ from deployments.types import (
 )
 
 MAX_RUNNING = 16
-RATE_WINDOW_S = 5.0
 EOS = 0
 CONTROL: dict[Role, int] = {"system": 1, "user": 2, "assistant": 3}
 FIRST_CHARACTER = 16
@@ -50,7 +49,7 @@ class FakeEngine:
         self._slots = asyncio.Semaphore(MAX_RUNNING)
         self._num_running = 0
         self._num_queued = 0
-        self._rate: deque[float] = deque()
+        self._rate = TokenRate()
         self._running_tokens: dict[str, int] = {}
         self._is_running = False
 
@@ -108,7 +107,7 @@ class FakeEngine:
         for num_tokens, token in enumerate(_answer_tokens(request), start=1):
             await asyncio.sleep(self._delay_s)
             self.check_health()
-            self._rate.append(time.monotonic())
+            self._rate.add(1)
             self._running_tokens[request.id] += 1
             released = "" if token == EOS else text.push(token)
             if token == EOS or text.is_stopped:
@@ -127,17 +126,8 @@ class FakeEngine:
     def _admit(self, request: EngineRequest) -> int:
         self.check_health()
         self.check(request.sampling)
-        max_tokens = request.sampling.max_tokens
-        assert max_tokens is not None, "the replica sets max_tokens"
-        if len(request.token_ids) + max_tokens > self.context_length:
-            raise ContextTooLong(
-                f"the prompt has {len(request.token_ids)} tokens and {max_tokens} were asked for, "
-                f"but the model's context holds {self.context_length}"
-            )
-        if self._num_queued >= self._args.max_queued_requests:
-            overloaded = Overloaded("the generation queue is full")
-            overloaded.retry_after_s = 1
-            raise overloaded
+        max_tokens = check_length(request, self.context_length)
+        check_queue(self._num_queued, self._args.max_queued_requests)
         return max_tokens
 
     async def forget(self) -> None:
@@ -145,13 +135,10 @@ class FakeEngine:
 
     def stats(self) -> EngineStats:
         """Return what the engine is doing now."""
-        now = time.monotonic()
-        while self._rate and self._rate[0] < now - RATE_WINDOW_S:
-            self._rate.popleft()
         return EngineStats(
             num_running=self._num_running,
             num_queued=self._num_queued,
-            tokens_per_s=len(self._rate) / RATE_WINDOW_S,
+            tokens_per_s=self._rate.tokens_per_s,
             kv_cache_usage=min(
                 1.0, sum(self._running_tokens.values()) / self._args.kv_cache_tokens
             ),

@@ -8,6 +8,7 @@ from deployments.engines.generation.base import GenerationEngine
 
 ENGINES = {
     "fake": "deployments.engines.generation.fake.FakeEngine",
+    "deepspeed": "deployments.engines.generation.deepspeed.engine.DeepSpeedEngine",
     "transformers": "deployments.engines.generation.transformers.engine.TransformersEngine",
 }
 

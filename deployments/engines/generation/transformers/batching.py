@@ -23,6 +23,8 @@ from deployments.engines.generation.transformers.layout import layout_of
 from deployments.engines.generation.transformers.prefixes import Prefixes
 from deployments.engines.generation.transformers.sampling import Sampler, SamplingProcessor
 
+PAGE_SIZE = 256
+
 Step = list[tuple[str, list[int], bool]]
 """What a step brought: request id, all its tokens so far, and whether the request failed."""
 
@@ -51,13 +53,19 @@ class StepRouter(OutputRouter):
 class Batcher(ContinuousBatchingManager):
     """The library's manager, run by a thread of ours, with our attention and router."""
 
-    def __init__(self, model: Any, router: OutputRouter, config: ContinuousBatchingConfig) -> None:
+    def __init__(
+        self,
+        model: Any,
+        router: OutputRouter,
+        config: ContinuousBatchingConfig,
+        sampling: SamplingProcessor | None = None,
+    ) -> None:
         greedy = GenerationConfig(  # type: ignore[no-untyped-call]
             do_sample=False, eos_token_id=-1
         )
         super().__init__(model, greedy, config)
         self.output_router = router
-        self._sampling = self.logit_processor = SamplingProcessor()
+        self._sampling = self.logit_processor = sampling or SamplingProcessor()
         self._prefixes = Prefixes()
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
@@ -91,8 +99,12 @@ class Batcher(ContinuousBatchingManager):
 
     def cancel(self, slot: str) -> None:
         """Free what a request holds, at the next step; harmless when it has ended."""
-        self._sampling.remove(slot)
         self.cancel_request(slot)
+        self.end(slot)
+
+    def end(self, slot: str) -> None:
+        """Take note that a request is over, of itself or because the library was told so."""
+        self._sampling.remove(slot)
         self._prefixes.end(slot)
 
     def forget(self, slots: Iterable[str], when_done: Callable[[], None]) -> None:

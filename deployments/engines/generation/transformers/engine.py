@@ -5,16 +5,17 @@ import contextlib
 import itertools
 import os
 import threading
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import torch
 
 from deployments.config import GeneratorArgs
+from deployments.engines.generation.admission import check_length, check_queue, check_tokens
 from deployments.engines.generation.base import EngineRequest
+from deployments.engines.generation.rate import TokenRate
 from deployments.engines.generation.text import TextStream
 from deployments.engines.generation.transformers.batching import (
+    PAGE_SIZE,
     Batcher,
     Step,
     StepRouter,
@@ -26,15 +27,11 @@ from deployments.engines.generation.transformers.loading import LoadedModel, loa
 from deployments.engines.generation.transformers.output import Output
 from deployments.engines.generation.transformers.sampling import Sampler
 from deployments.engines.generation.transformers.usage import cache_usage
-from deployments.errors import ContextTooLong, EngineFailed, InvalidRequest, Overloaded
+from deployments.errors import EngineFailed
 from deployments.types import Delta, EngineStats, Finished, Message, SamplingParams
-
-PAGE_SIZE = 256
-RATE_WINDOW_S = 5.0
 
 FORGET_PERIOD_S = 0.5
 """How often whoever waits for the cache to be emptied looks whether the thread lives."""
-
 
 Parts = tuple[LoadedModel, TextCodec, GrammarCompiler, Batcher]
 
@@ -45,7 +42,7 @@ class TransformersEngine:
     def __init__(self, args: GeneratorArgs) -> None:
         self._args = args
         self._outputs: dict[str, Output] = {}
-        self._rate: deque[tuple[float, int]] = deque()
+        self._rate = TokenRate()
         self._slots = itertools.count()
         self._is_failed = False
         self._batcher: Batcher | None = None
@@ -106,7 +103,7 @@ class TransformersEngine:
                 num_new += output.put(tokens, is_failed=is_failed)
             elif self._batcher is not None:  # its reader went away before it was in the queue
                 self._batcher.cancel(slot)
-        self._rate.append((time.monotonic(), num_new))
+        self._rate.add(num_new)
 
     def _on_end(self) -> None:
         """Fail everything that waits: the generation thread has ended."""
@@ -126,15 +123,8 @@ class TransformersEngine:
         """Refuse a grammar that cannot be compiled, and biases of tokens that do not exist."""
         if sampling.grammar is not None:
             self._grammars.matcher(sampling.grammar)
-        self._check_tokens((token for token, _ in sampling.logit_bias), "logit_bias")
-
-    def _check_tokens(self, tokens: Iterable[int], param: str) -> None:
-        """Refuse a token that does not exist; in a prompt it would kill the generation thread."""
-        for token in tokens:
-            if not 0 <= token < self._loaded.vocab_size:
-                refused = InvalidRequest(f"the model has no token {token}")
-                refused.param = param
-                raise refused
+        biased = (token for token, _ in sampling.logit_bias)
+        check_tokens(biased, self._loaded.vocab_size, "logit_bias")
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
         """Yield deltas as tokens come, then `Finished`; closing the iterator frees the slot."""
@@ -176,18 +166,9 @@ class TransformersEngine:
         """Return how many tokens the request may have."""
         self.check_health()
         self.check(request.sampling)
-        self._check_tokens(request.token_ids, "prompt")
-        max_tokens = request.sampling.max_tokens
-        assert max_tokens is not None, "the replica sets max_tokens"
-        if len(request.token_ids) + max_tokens > self.context_length:
-            raise ContextTooLong(
-                f"the prompt has {len(request.token_ids)} tokens and {max_tokens} were asked for, "
-                f"but the model's context holds {self.context_length}"
-            )
-        if self.stats().num_queued >= self._args.max_queued_requests:
-            overloaded = Overloaded("the generation queue is full")
-            overloaded.retry_after_s = 1
-            raise overloaded
+        check_tokens(request.token_ids, self._loaded.vocab_size, "prompt")
+        max_tokens = check_length(request, self.context_length)
+        check_queue(self.stats().num_queued, self._args.max_queued_requests)
         return max_tokens
 
     async def forget(self) -> None:
@@ -216,14 +197,11 @@ class TransformersEngine:
         processor = self._batcher.batch_processor if self._batcher else None
         if processor is None:
             return EngineStats()
-        now = time.monotonic()
-        while self._rate and self._rate[0][0] < now - RATE_WINDOW_S:
-            self._rate.popleft()
         num_running = min(len(processor.scheduler.active_requests), len(self._outputs))
         return EngineStats(
             num_running=num_running,
             num_queued=len(self._outputs) - num_running,
-            tokens_per_s=sum(count for _, count in self._rate) / RATE_WINDOW_S,
+            tokens_per_s=self._rate.tokens_per_s,
             kv_cache_usage=cache_usage(processor.cache),
         )
 

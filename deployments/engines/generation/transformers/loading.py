@@ -44,16 +44,14 @@ def load(args: GeneratorArgs) -> LoadedModel:
     model.to(args.device).eval().requires_grad_(False)
     improve_linears(model)
     trim()
-    return LoadedModel(model, tokenizer, _eos_token_ids(model, tokenizer))
+    return LoadedModel(model, tokenizer, eos_token_ids(model, tokenizer))
 
 
 def read(args: GeneratorArgs) -> tuple[Any, Any]:
     """Return the library's own model, GGUF weights dequantised, and its tokenizer."""
     weights = locate(args.source)
     with _gguf_read_once():
-        tokenizer = AutoTokenizer.from_pretrained(
-            weights.folder, gguf_file=weights.gguf_file, trust_remote_code=False
-        )
+        tokenizer = _tokenizer(weights)
         model: Any = AutoModelForCausalLM.from_pretrained(
             weights.folder,
             dtype=dtype_of(args),
@@ -62,6 +60,17 @@ def read(args: GeneratorArgs) -> tuple[Any, Any]:
             **_gguf(weights),
         )
     return model, tokenizer
+
+
+def read_tokenizer(args: GeneratorArgs) -> Any:
+    """Return the tokenizer alone, for who does not compute."""
+    return _tokenizer(locate(args.source))
+
+
+def _tokenizer(weights: Weights) -> Any:
+    return AutoTokenizer.from_pretrained(
+        weights.folder, gguf_file=weights.gguf_file, trust_remote_code=False
+    )
 
 
 def dtype_of(args: GeneratorArgs) -> torch.dtype:
@@ -95,7 +104,7 @@ def _gguf_read_once() -> Iterator[None]:
         library.GGUFReader, library.get_tensor_name_map = reader, name_map
 
 
-def _eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def eos_token_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Return every token that ends a text: the model's own, and the chat template's."""
     ids: set[int] = set()
     for eos in (model.generation_config.eos_token_id, tokenizer.eos_token_id):

@@ -17,7 +17,7 @@ class Output:
     text: TextStream
     eos_token_ids: frozenset[int]
     max_tokens: int
-    logprobs: Sequence[Alternatives]
+    logprobs: list[Alternatives]
     token_bytes: Callable[[int], bytes]
     is_finished: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -32,6 +32,12 @@ class Output:
         self._is_failed = self._is_failed or is_failed
         self.wake.set()
         return num_new
+
+    def add(self, tokens: Sequence[int], logprobs: Sequence[Alternatives]) -> None:
+        """Take the tokens of one step from an engine that does not repeat earlier ones."""
+        self._tokens.extend(tokens)
+        self.logprobs.extend(logprobs)
+        self.wake.set()
 
     def fail(self) -> None:
         """Let the reader fail once it has taken what there is."""

@@ -16,9 +16,14 @@ from deployments.types import Delta, Finished, Message, SamplingParams
 
 ARGS: dict[str, dict[str, Any]] = {
     "fake": {"engine": "fake"},
+    "deepspeed": {"engine": "deepspeed", "kv_cache_tokens": 8192},
     "transformers": {"engine": "transformers", "kv_cache_tokens": 8192},
 }
-ENGINES = ["fake", pytest.param("transformers", marks=pytest.mark.model)]
+ENGINES = [
+    "fake",
+    pytest.param("transformers", marks=pytest.mark.model),
+    pytest.param("deepspeed", marks=pytest.mark.model),
+]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

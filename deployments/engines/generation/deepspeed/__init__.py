@@ -1,0 +1,1 @@
+"""The engine over DeepSpeed's tensor parallelism: one model over several ranks."""

@@ -1,0 +1,132 @@
+"""A rank's part of a model: DeepSpeed's automatic tensor parallelism over a library's model."""
+
+import contextlib
+import io
+import logging
+import os
+import socket
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+
+from deployments.config import GeneratorArgs
+from deployments.engines.generation.deepspeed.ranks import Place
+from deployments.engines.generation.transformers.linears import improve_linears
+from deployments.engines.generation.transformers.loading import (
+    LoadedModel,
+    eos_token_ids,
+    read,
+)
+from deployments.engines.heap import trim
+from deployments.errors import EngineFailed
+
+MEETING_TIMEOUT_S = 600
+"""How long a rank waits for the others: to load, and in a step."""
+
+
+def join(place: Place) -> None:
+    """Say which rank this process is, and meet the others.
+
+    DeepSpeed reads its environment when it is imported, and finds torch's process group made.
+    """
+    is_cpu = torch.device(place.device).type == "cpu"
+    os.environ.update(
+        DS_ACCELERATOR="cpu" if is_cpu else "cuda",
+        RANK=str(place.rank),
+        WORLD_SIZE=str(place.size),
+        LOCAL_RANK=str(place.local_rank if is_cpu else torch.device(place.device).index or 0),
+        LOCAL_SIZE=str(place.num_local),
+        MASTER_ADDR=place.address,
+        MASTER_PORT=str(place.port),
+    )
+    if place.num_local == place.size and is_cpu:
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # else it listens on the host's own address
+    if place.size > 1:
+        distributed.init_process_group(
+            "gloo" if is_cpu else "nccl",
+            store=_store(place),
+            rank=place.rank,
+            world_size=place.size,
+            timeout=timedelta(seconds=MEETING_TIMEOUT_S),
+        )
+
+
+def _store(place: Place) -> Any:
+    """Return the ranks' meeting place, which listens on the gang's own address only.
+
+    Torch would listen on every interface of the first rank's host, and asks nobody who they are.
+    """
+    store: Any = distributed.TCPStore  # type: ignore[attr-defined]
+    timeout = timedelta(seconds=MEETING_TIMEOUT_S)
+    if place.rank:
+        return store(place.address, place.port, place.size, False, timeout)
+    listener = socket.create_server((place.address, place.port))
+    return store(
+        place.address,
+        place.port,
+        place.size,
+        is_master=True,
+        timeout=timeout,
+        master_listen_fd=listener.detach(),
+    )
+
+
+def load_part(args: GeneratorArgs, place: Place) -> LoadedModel:
+    """Load the model and keep this rank's part of it on the rank's device.
+
+    Raises:
+        EngineFailed: the model cannot be loaded, or not be split into this many parts.
+    """
+    model, tokenizer = read(args)
+    model.eval().requires_grad_(False)
+    eos = eos_token_ids(model, tokenizer)
+    if place.size > 1:
+        _split(model, place)
+    model.to(place.device)
+    improve_linears(model)
+    trim()
+    return LoadedModel(model, tokenizer, eos)
+
+
+def _split(model: Any, place: Place) -> None:
+    """Leave in the model only what this rank computes; heads and rows go to ranks evenly."""
+    config = model.config.get_text_config()
+    heads, kv_heads = heads_of(config, place.size)
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    import deepspeed
+    from deepspeed.module_inject.layers import LinearAllreduce
+
+    # DeepSpeed's own all-reduce over shared memory is compiled on its first use, which needs a
+    # compiler (47 s here), and waits by spinning: on 2 cores 3 ranks were no faster than with Gloo
+    # (3.6 and 3.4 tokens/s), and a second start over its segments hung.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    with contextlib.redirect_stdout(io.StringIO()):
+        deepspeed.init_inference(
+            model,
+            tensor_parallel={"tp_size": place.size},
+            dtype=model.dtype,
+            replace_with_kernel_inject=False,
+        )
+    if not any(isinstance(module, LinearAllreduce) for module in model.modules()):
+        raise EngineFailed("DeepSpeed does not know how to split this model")
+    config.head_dim = getattr(config, "head_dim", None) or (
+        config.hidden_size // config.num_attention_heads
+    )
+    config.num_attention_heads, config.num_key_value_heads = heads, kv_heads
+
+
+def heads_of(config: Any, size: int) -> tuple[int, int]:
+    """Return how many query heads and key heads each of `size` ranks has.
+
+    Raises:
+        EngineFailed: they cannot be shared out evenly.
+    """
+    heads = int(config.num_attention_heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    if heads % size or kv_heads % size:
+        raise EngineFailed(
+            f"{heads} heads with {kv_heads} key heads cannot be split over {size} ranks"
+        )
+    return heads // size, kv_heads // size
