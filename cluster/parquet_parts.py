@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from cluster.errors import OperatorError
 from deployments.errors import RagError
-from deployments.stores.exports import EXPORT, SETTINGS, VERSION
+from deployments.stores.exports import EXPORT, SETTINGS, SOURCE, VERSION
 from deployments.stores.seals import check_seal, sealed
 
 READ_ROWS = 2000
@@ -57,7 +57,8 @@ class PartedFile:
             if "chunks" in self._file.schema_arrow.names:
                 with path.open("rb") as raw:
                     check_seal(raw)
-                self._metadata = {name: metadata[name.encode()].decode() for name in _KEPT}
+                kept = [VERSION, SETTINGS, *([SOURCE] if SOURCE.encode() in metadata else [])]
+                self._metadata = {name: metadata[name.encode()].decode() for name in kept}
         except (pa.ArrowException, OSError, KeyError) as error:
             raise OperatorError(f"{path} is no Parquet file that can be read") from error
         except RagError as error:
@@ -90,6 +91,3 @@ class PartedFile:
             raise OperatorError("the file is damaged") from error
         if is_empty:
             yield self._file.schema_arrow.empty_table()
-
-
-_KEPT = (VERSION, SETTINGS)

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 20
 TOO_LARGE = 413
-COUNTS = ("num_rows", "num_created", "num_replaced", "num_unchanged", "num_chunks", "num_failed")
+COUNTS = (
+    "num_rows",
+    "num_created",
+    "num_replaced",
+    "num_unchanged",
+    "num_chunks",
+    "num_failed",
+    "num_suppressed",
+)
 
 Collection = Annotated[str, typer.Argument(help="The collection's name.")]
 
@@ -68,7 +76,7 @@ def import_(
     """Store the documents of a Parquet file; those with a known id are replaced.
 
     An export creates the collection where it is missing. Sent in parts: after an interruption,
-    run it again.
+    run it again. Documents that were erased after the export was made stay erased.
 
     Examples:
       ragserve import docs docs.parquet
@@ -130,7 +138,7 @@ def _report(
     stored = counts["num_created"] + counts["num_replaced"]
     Console().print(
         f"{collection}: {stored} documents stored, {counts['num_unchanged']} unchanged, "
-        f"{counts['num_failed']} refused",
+        f"{counts['num_failed']} refused, {counts['num_suppressed']} left out as erased",
         highlight=False,
         markup=False,
     )

@@ -144,6 +144,12 @@ class StoreUnavailable(RagError):
     retryable = True
 
 
+class DatabaseDamaged(RagError):
+    """What is stored is not what was written, and asking again does not help."""
+
+    code = "database_damaged"
+
+
 class Overloaded(RagError):
     """Every queue that could take the request is full."""
 

@@ -4,6 +4,7 @@ A plain class; ``graphs/`` turns it into a deployment. It does not know Ray, HTT
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,25 +13,20 @@ from typing import cast
 from deployments.config import GeneratorArgs
 from deployments.delivery.outbox import Outbox
 from deployments.engines.generation.base import EngineRequest, GenerationEngine
-from deployments.engines.generation.grounding import ground
+from deployments.engines.generation.prompts import Prompts
 from deployments.engines.generation.registry import create_engine
-from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.types import (
     Delta,
     EngineStats,
     Finished,
     GenerationEvent,
     GenerationRequest,
-    Message,
     PromptAccepted,
     ReplicaVitals,
     ReplyTo,
     SamplingParams,
 )
 from deployments.vitals import replica_vitals
-
-LONG_TEXT = 8192
-"""Characters from which on encoding leaves the event loop: about 2 ms of work."""
 
 ChoiceEvent = Delta | Finished
 
@@ -41,8 +37,10 @@ class Generator:
     def __init__(self, args: GeneratorArgs) -> None:
         self._args = args
         self._engine: GenerationEngine = create_engine(args)
+        self._prompts = Prompts(self._engine, args)
         self._start: asyncio.Task[None] | None = None
         self._outbox = Outbox()
+        self._keeps_from_s = 0.0
 
     async def start(self) -> None:
         """Load the model, once; Serve's first health check waits for it."""
@@ -71,12 +69,12 @@ class Generator:
             self._engine.check(request.sampling)
         else:  # compiling a grammar takes a while
             await asyncio.to_thread(self._engine.check, request.sampling)
-        token_ids, num_passages = await self._prompt(request)
-        max_tokens = self._max_tokens(len(token_ids), request.sampling.max_tokens)
+        token_ids, num_passages = await self._prompts.tokens(request)
+        max_tokens = self._prompts.max_tokens(len(token_ids), request.sampling.max_tokens)
         sampling = self._resolved(request.sampling, max_tokens)
         yield PromptAccepted(len(token_ids), num_passages)
         if request.n == 1:
-            own = EngineRequest(request.request_id, token_ids, sampling)
+            own = EngineRequest(request.request_id, token_ids, sampling, self._is_kept(request))
             async with aclosing(self._engine_events(own)) as events:
                 async for event in events:
                     yield event
@@ -113,6 +111,19 @@ class Generator:
                     accepted.append(event)
         return [*accepted, *(joined(parts) for parts in deltas.values() if parts), *ends]
 
+    async def forget(self, late_s: float) -> None:
+        """Keep nothing of any prompt so far, whatever passages it held; raises EngineFailed.
+
+        Args:
+            late_s: how long prompts may still come whose passages were found before now. Nothing
+                is kept of those either.
+        """
+        self._keeps_from_s = max(self._keeps_from_s, time.monotonic() + late_s)
+        await self._engine.forget()
+
+    def _is_kept(self, request: GenerationRequest) -> bool:
+        return request.grounding is None or time.monotonic() >= self._keeps_from_s
+
     def _resolved(self, sampling: SamplingParams, max_tokens: int) -> SamplingParams:
         temperature = sampling.temperature
         if temperature is None:
@@ -127,9 +138,8 @@ class Generator:
 
         async def read(index: int) -> None:
             seed = None if sampling.seed is None else sampling.seed + index
-            own = EngineRequest(
-                f"{request.request_id}#{index}", token_ids, replace(sampling, seed=seed)
-            )
+            seeded, is_kept = replace(sampling, seed=seed), self._is_kept(request)
+            own = EngineRequest(f"{request.request_id}#{index}", token_ids, seeded, is_kept)
             try:
                 async with aclosing(self._engine_events(own)) as choice:
                     async for event in choice:
@@ -153,73 +163,6 @@ class Generator:
 
     def _engine_events(self, request: EngineRequest) -> AsyncGenerator[ChoiceEvent]:
         return cast(AsyncGenerator[ChoiceEvent], self._engine.generate(request))
-
-    async def _prompt(self, request: GenerationRequest) -> tuple[tuple[int, ...], int]:
-        """Return the prompt's tokens and how many passages it holds."""
-        if request.prompt_token_ids is not None:
-            return request.prompt_token_ids, 0
-        if request.prompt is not None:
-            return tuple(await self._encode(request.prompt)), 0
-        if request.grounding is None:
-            return tuple(await self._encode_chat(request.messages)), 0
-        return await self._grounded(request)
-
-    async def _grounded(self, request: GenerationRequest) -> tuple[tuple[int, ...], int]:
-        """Return the grounded prompt with as many passages, from the best on, as fit.
-
-        All passages fit as a rule; where they do not, their number is found by bisection.
-        """
-        grounding = request.grounding
-        assert grounding is not None
-        context = self._engine.context_length
-        reserve = request.sampling.max_tokens
-        if reserve is None:
-            reserve = min(self._args.default_max_tokens, context // 4)
-
-        async def encode(num_passages: int) -> tuple[int, ...]:
-            messages = ground(request.messages, grounding, num_passages)
-            return tuple(await self._encode_chat(messages))
-
-        token_ids = await encode(len(grounding.passages))
-        if len(token_ids) + reserve <= context:
-            return token_ids, len(grounding.passages)
-        fits, too_many = 0, len(grounding.passages)
-        while too_many - fits > 1:
-            middle = (fits + too_many) // 2
-            if len(await encode(middle)) + reserve <= context:
-                fits = middle
-            else:
-                too_many = middle
-        return await encode(fits), fits
-
-    def _max_tokens(self, num_prompt: int, asked: int | None) -> int:
-        """Return how many tokens a choice may have."""
-        context = self._engine.context_length
-        if num_prompt == 0:
-            raise InvalidRequest("the prompt is empty")
-        if num_prompt >= context:
-            raise ContextTooLong(
-                f"the prompt has {num_prompt} tokens, but the model's context holds {context} "
-                "for prompt and output together"
-            )
-        if asked is None:
-            return min(self._args.default_max_tokens, context - num_prompt)
-        if num_prompt + asked > context:
-            raise ContextTooLong(
-                f"the prompt has {num_prompt} tokens and max_tokens is {asked}, together "
-                f"{num_prompt + asked}, but the model's context holds {context}"
-            )
-        return asked
-
-    async def _encode(self, text: str) -> list[int]:
-        if len(text) < LONG_TEXT:
-            return self._engine.encode(text)
-        return await asyncio.to_thread(self._engine.encode, text)
-
-    async def _encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
-        if sum(len(message.content) for message in messages) < LONG_TEXT:
-            return self._engine.encode_chat(messages)
-        return await asyncio.to_thread(self._engine.encode_chat, messages)
 
     async def stats(self) -> EngineStats:
         """Return what the engine is doing now."""

@@ -5,9 +5,8 @@ know how vectors are made, nor Ray.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -16,57 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deployments.config import RetrieverArgs, Settings
+from deployments.database_replica import DatabaseReplica
 from deployments.errors import EngineFailed
 from deployments.stores.buckets import WHOLE, Shard
-from deployments.stores.collections import CollectionStore
-from deployments.stores.database import Database
-from deployments.stores.documents import DocumentStore
-from deployments.stores.erasures import ErasureStore
 from deployments.stores.loads import Loads
-from deployments.stores.locations import locations_of
 from deployments.stores.maintenance import Maintenance
-from deployments.stores.migrations import migrate
-from deployments.stores.mover import NUM_MOVERS, Mover
-from deployments.stores.parquet_rows import Limits
-from deployments.stores.pepper import pepper
 from deployments.stores.rankings import ShardRankings
 from deployments.stores.search import NotLoaded, Searcher
-from deployments.stores.transfers import Transfers
-from deployments.types import (
-    CollectionChanges,
-    CollectionInfo,
-    CollectionSettings,
-    Document,
-    DocumentInfo,
-    EmbeddedText,
-    Erasure,
-    ErasureScope,
-    Exported,
-    Imported,
-    IndexedDocument,
-    IndexStats,
-    Metric,
-    Place,
-    ScoredChunk,
-    SearchRequest,
-    StoredDocument,
-    Vectors,
-    VectorSpace,
-)
+from deployments.types import IndexStats, ScoredChunk, SearchRequest, Vectors
 
 T = TypeVar("T")
-
-NUM_READERS = 4
-"""Threads that search and read: FAISS, tantivy and SQLite all release the interpreter's lock."""
 
 NUM_LOADERS = 4
 """Threads that bring collections into memory; as many large ones at once."""
 
+NUM_PURGERS = 4
+"""Threads that let go of what was erased; a large collection takes one for minutes."""
+
 MAX_TRIES = 3
 """How often a search waits until its collection is loaded, before it loads it itself."""
-
-NUM_WRITERS = 2
-"""Threads that write: SQLite takes one writer at a time, and readers must not queue behind it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +53,7 @@ class RetrieverStats:
     num_snapshots_refused: int = 0
 
 
-class Retriever:
+class Retriever(DatabaseReplica):
     """A replica over the database of this host's settings; every replica answers alike."""
 
     def __init__(self, args: RetrieverArgs, shard: Shard = WHOLE) -> None:
@@ -100,27 +67,19 @@ class Retriever:
             StoreUnavailable: the database did not answer; safe to retry.
         """
         settings = Settings()
-        migrate(settings.database)
-        num_threads = NUM_READERS + NUM_WRITERS + NUM_LOADERS + NUM_MOVERS
-        self._database = Database(settings.database, pool_size=num_threads + 2)
-        self._collections = CollectionStore(self._database)
-        self._documents = DocumentStore(self._database)
-        self._erasures = ErasureStore(self._database, pepper(settings.state_path))
-        self._vacuuming = asyncio.Lock()
-        self._next_vacuum: asyncio.Task[None] | None = None
+        super().__init__(settings, NUM_LOADERS + NUM_PURGERS)
         self._searcher = Searcher(self._database, args, shard, settings.state_path)
         self._maintenance = Maintenance(self._searcher, self._database)
-        self._readers = ThreadPoolExecutor(NUM_READERS, "retriever-read")
-        self._writers = ThreadPoolExecutor(NUM_WRITERS, "retriever-write")
         self._loaders = ThreadPoolExecutor(NUM_LOADERS, "retriever-load")
-        self._mover = Mover(Transfers(self._database, locations_of(settings.transfer_roots)))
+        self._purgers = ThreadPoolExecutor(NUM_PURGERS, "retriever-purge")
         self._loads = Loads(self._searcher.load, self._loaders)
         self._maintenance.start()
 
     def close(self) -> None:
         """Stop the maintenance, and remove this replica's working files."""
         self._maintenance.close()
-        for threads in (self._readers, self._writers, self._loaders):
+        super().close()
+        for threads in (self._loaders, self._purgers):
             threads.shutdown(wait=False, cancel_futures=True)
         self._searcher.close()
 
@@ -128,32 +87,6 @@ class Retriever:
         """Close; Serve calls this when it stops a replica."""
         if hasattr(self, "_loads"):  # not when the database did not answer
             self.close()
-
-    async def upsert(
-        self,
-        collection: str,
-        documents: list[Document],
-        embedded: list[EmbeddedText],
-        embedding_model: str,
-        metric: Metric | None = None,
-        may_create: bool = True,
-    ) -> list[IndexedDocument]:
-        """Store documents, all or none; see `DocumentStore.upsert`.
-
-        Args:
-            collection: the collection's path.
-            documents: some of which may bring their own vectors.
-            embedded: for each of the others its segments and vectors, in order.
-            embedding_model: which model made the vectors.
-            metric: what the vectors are made for; None: for any.
-            may_create: False where the collection is known to exist.
-        """
-        complete = _complete(documents, embedded)
-        return await self._write(
-            lambda: self._documents.upsert(
-                collection, embedding_model, documents, complete, metric, may_create
-            )
-        )
 
     async def search(
         self,
@@ -188,86 +121,6 @@ class Retriever:
         rank = partial(self._searcher.rankings, request, query, embedding_model)
         return await self._when_loaded(request.collection, rank)
 
-    async def collections(self, tenant: str | None = None) -> list[CollectionInfo]:
-        """Return every collection of a tenant, or of all, by name."""
-        return await self._read(lambda: self._collections.list(tenant))
-
-    async def collection(self, name: str) -> CollectionInfo:
-        """Return one collection; raises CollectionNotFound."""
-        return await self._read(lambda: self._collections.get(name))
-
-    async def space(self, name: str) -> VectorSpace:
-        """Return what a collection's vectors are; raises CollectionNotFound."""
-        return await self._read(lambda: self._collections.space(name))
-
-    async def update_collection(self, name: str, changes: CollectionChanges) -> CollectionInfo:
-        """Change a collection's settings, and return it; raises CollectionNotFound."""
-        return await self._write(lambda: self._collections.update(name, changes))
-
-    async def create_collection(self, name: str, settings: CollectionSettings) -> CollectionInfo:
-        """Create an empty collection; raises Conflict when the name is taken."""
-        return await self._write(lambda: self._collections.create(name, settings))
-
-    async def delete_collection(self, name: str) -> None:
-        """Delete a collection with all its documents; raises CollectionNotFound."""
-        await self._write(lambda: self._collections.delete(name))
-
-    async def documents(self, collection: str, limit: int, after: str) -> list[DocumentInfo]:
-        """Return a page of a collection's documents; raises CollectionNotFound."""
-        return await self._read(lambda: self._documents.page(collection, limit, after))
-
-    async def document(self, collection: str, document_id: str) -> StoredDocument:
-        """Return a stored document; raises CollectionNotFound or DocumentNotFound."""
-        return await self._read(lambda: self._documents.get(collection, document_id))
-
-    async def delete_document(self, collection: str, document_id: str) -> None:
-        """Delete a document; raises CollectionNotFound or DocumentNotFound."""
-        await self._write(lambda: self._documents.delete(collection, document_id))
-
-    async def export_collection(self, collection: str) -> AsyncGenerator[bytes]:
-        """Yield a Parquet file with one state of a collection, in pieces; see `Export.pieces`."""
-        async with aclosing(self._mover.pieces(collection)) as pieces:
-            async for piece in pieces:
-                yield piece
-
-    async def export_to(self, collection: str, uri: str, timeout_s: float) -> Exported:
-        """Write a collection to a new file below a root; see `Transfers.export_to`."""
-        return await self._mover.export_to(collection, uri, timeout_s)
-
-    async def import_collection(
-        self, collection: str, source: bytes | str, max_document_bytes: int, timeout_s: float
-    ) -> Imported:
-        """Store the rows of a Parquet file, or of that at a URI; see `Transfers.import_from`."""
-        limits = Limits(max_document_bytes)
-        return await self._mover.import_from(collection, source, limits, timeout_s)
-
-    async def erase(self, scope: ErasureScope) -> Erasure:
-        """Delete from the database, and return the receipt; see `ErasureStore.erase`."""
-        return await self._write(lambda: self._erasures.erase(scope))
-
-    async def erasure(self, tenant: str, erasure_id: str) -> Erasure:
-        """Return a receipt; raises NotFound."""
-        return await self._read(lambda: self._erasures.get(tenant, erasure_id))
-
-    async def incomplete_erasures(self) -> list[Erasure]:
-        """Return the erasures that have a place left to clean."""
-        return await self._read(self._erasures.incomplete)
-
-    async def mark_clean(self, erasure_id: str, place: Place) -> Erasure:
-        """Note in a receipt that a place is clean."""
-        return await self._write(lambda: self._erasures.mark(erasure_id, place))
-
-    async def vacuum(self) -> None:
-        """Clean the database's files; callers that come during one run share the next."""
-        if self._next_vacuum is None:
-            self._next_vacuum = asyncio.ensure_future(self._vacuum())
-        await asyncio.shield(self._next_vacuum)
-
-    async def _vacuum(self) -> None:
-        async with self._vacuuming:
-            self._next_vacuum = None
-            await asyncio.to_thread(self._database.vacuum)
-
     async def stats(self) -> RetrieverStats:
         """Return what this replica holds in memory."""
         held, snapshots = self._searcher.followers, self._searcher.snapshots
@@ -287,17 +140,14 @@ class Retriever:
 
     async def purge(self, collection_ids: list[str]) -> None:
         """Let go of everything older than these collections' epochs; see `Maintenance.purge`."""
-        for collection_id in collection_ids:  # not in the threads that others wait for
-            await asyncio.to_thread(self._maintenance.purge, collection_id)
+        loop = asyncio.get_running_loop()
+        for collection_id in collection_ids:
+            await loop.run_in_executor(self._purgers, self._maintenance.purge, collection_id)
 
     async def index_stats(self, name: str) -> IndexStats | None:
         """Return what this replica holds of a collection's vectors; None: not in memory."""
         follower = self._searcher.followers.known(name)
         return None if follower is None else await self._read(follower.index_stats)
-
-    async def check_health(self) -> None:
-        """Raise StoreUnavailable unless the database answers."""
-        await self._read(self._database.check)
 
     async def _when_loaded(self, collection: str, search: Callable[..., T]) -> T:
         """Search; while the collection is not in memory, wait without a thread until it is."""
@@ -308,24 +158,6 @@ class Retriever:
                 await self._loads.load(collection)
         loop = asyncio.get_running_loop()  # it is dropped as soon as it is loaded
         return await loop.run_in_executor(self._loaders, search)
-
-    async def _read(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._readers, work)
-
-    async def _write(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writers, work)
-
-
-def _complete(documents: list[Document], embedded: list[EmbeddedText]) -> list[EmbeddedText]:
-    made = iter(embedded)
-    complete = [
-        document.embedded if document.embedded is not None else next(made, None)
-        for document in documents
-    ]
-    whole = [one for one in complete if one is not None]
-    if len(whole) < len(documents) or next(made, None) is not None:
-        raise EngineFailed("the embedding engine returned too many or too few vectors")
-    return whole
 
 
 def _query_vector(vectors: Vectors) -> NDArray[np.float32]:

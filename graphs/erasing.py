@@ -6,7 +6,7 @@ takes up: every step may be done twice.
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,6 +24,9 @@ RESUME_PERIOD_S = 20.0
 RESUME_AGE = timedelta(seconds=60)
 """How old an erasure must be before an ingress that did not begin it takes it up."""
 
+Forget = Callable[[Deadline], Awaitable[None]]
+"""Has every replica that reads texts let go of what it keeps of them."""
+
 MAX_AT_ONCE = 2
 """Erasures whose places one ingress cleans at the same time; others wait."""
 
@@ -31,8 +34,9 @@ MAX_AT_ONCE = 2
 class Erasing:
     """Erases and completes receipts."""
 
-    def __init__(self, shards: Shards) -> None:
+    def __init__(self, shards: Shards, forget: Forget) -> None:
         self._shards = shards
+        self._forget = forget
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(MAX_AT_ONCE)
 
@@ -80,6 +84,7 @@ class Erasing:
                 ("indexes", "snapshots"): self._shards.ask_every(
                     "purge", collection_ids, deadline=_deadline()
                 ),
+                ("caches",): self._forget(_deadline()),
             }
             await asyncio.gather(*(self._clean(erasure, *step) for step in work.items()))
 

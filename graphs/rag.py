@@ -44,6 +44,7 @@ from graphs.handles import (
     Deadline,
     call,
     call_all,
+    call_every,
     delivered,
     has_peers,
     node_address,
@@ -198,6 +199,15 @@ class RagGraph(Corpus, ModelOperations):
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
             ingresses=await call_all(ingress, "metrics", deadline),
         )
+
+    async def _forget(self, deadline: Deadline) -> None:
+        """Have the Generator forget too: an answer that has its passages already ends in time."""
+        late_s = self._args.ingress.request_timeout_s
+        await asyncio.gather(
+            super()._forget(deadline), call_every(self._generator, "forget", deadline, late_s)
+        )
+        if has_peers():
+            await self.forget_loaded(late_s, deadline)
 
     async def _events(
         self, request: GenerationRequest, deadline: Deadline

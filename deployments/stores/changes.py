@@ -1,24 +1,35 @@
 """The log as its followers read it: what a collection gained and lost after a sequence number."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, Select, Text, bindparam, cast, func, select, tuple_
 
+from deployments.errors import DatabaseDamaged
 from deployments.stores import schema
 from deployments.stores.buckets import WHOLE, Shard
+from deployments.stores.checksums import COLLECTION
 from deployments.stores.collections import not_found
 from deployments.stores.content import BUILT_IN
-from deployments.stores.damage import check_chunk, sound_metadata
+from deployments.stores.damage import (
+    check_chunk,
+    check_collection,
+    damaged,
+    parsed,
+    sound_metadata,
+)
 from deployments.stores.paths import parts_of
 from deployments.types import IndexSettings, Metric, Vectors
 
 MAX_ROWS = 2000
 """Chunks per batch: 3 MB of vectors at 384 dimensions, and their texts."""
+
+JSON = ("index_settings", "default_metadata")
 
 MAX_NUMBER = 2**63 - 1
 
@@ -30,20 +41,21 @@ Rows = Sequence[Row[*tuple[Any, ...]]]
 Ask = Callable[[Select[Any], Mapping[str, Any]], Iterable[Any]]
 """Returns a statement's rows: `Database.rows`, or `Connection.execute` of a transaction."""
 
-HEAD = select(
-    *schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"],
-    *schema.collections.c["metric", "epoch"],
-    cast(schema.collections.c.index_settings, Text),
-).where(
+HEADS = select(
+    *(
+        cast(schema.collections.c[name], Text) if name in JSON else schema.collections.c[name]
+        for name in COLLECTION
+    ),
+    schema.collections.c.checksum,
+)
+
+HEAD = HEADS.where(
     schema.collections.c.tenant == bindparam("tenant"),
     schema.collections.c.name == bindparam("name"),
 )
 
-HEADS = select(
-    *schema.collections.c["id", "sequence", "log_start", "dim", "embedding_model"],
-    *schema.collections.c["metric", "epoch"],
-    cast(schema.collections.c.index_settings, Text),
-)
+MAX_HEADS = 4096
+"""Rows of collections whose checksums are remembered: searches read the same ones again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +70,11 @@ class Head:
     metric: Metric = "cosine"
     epoch: int = 0
     index: IndexSettings = field(default_factory=IndexSettings)
+    num_chunks: int | None = None
+    """How many chunks it has; None: not known."""
+
+
+HEAD_FIELDS = tuple(one.name for one in fields(Head) if one.name != "index")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +92,35 @@ class Changes:
 
 
 def head(ask: Ask, collection: str) -> Head:
-    """Return where a collection's log stands, by its path; raises CollectionNotFound."""
+    """Return where a collection's log stands, by its path.
+
+    Raises:
+        CollectionNotFound: no collection has this path.
+        DatabaseDamaged: its row is not what was written.
+    """
     parts = parts_of(collection)
     rows = ask(HEAD, {"tenant": parts[0], "name": parts[1]}) if parts else ()
     for row in rows:
-        return _head(row)
+        return _head(tuple(row))
     raise not_found(collection)
 
 
 def heads(ask: Ask) -> dict[str, Head]:
-    """Return where the log of every collection stands, by its id."""
-    return {row[0]: _head(row) for row in ask(HEADS, {})}
+    """Return where the log of every collection stands, by its id; but of damaged ones."""
+    found = {}
+    for row in ask(HEADS, {}):
+        with suppress(DatabaseDamaged):  # it is logged, and must not keep the others from anything
+            found[row[0]] = _head(tuple(row))
+    return found
 
 
-def _head(row: Any) -> Head:
-    found: Head = Head(*row)
-    return replace(found, index=IndexSettings(**json.loads(row[-1])))
+@lru_cache(MAX_HEADS)
+def _head(values: tuple[Any, ...]) -> Head:
+    row = dict(zip((*COLLECTION, "checksum"), values, strict=True))
+    row |= {name: parsed(row[name], "collection") for name in JSON}
+    check_collection(row)
+    known = {name: row[name] for name in HEAD_FIELDS}
+    return Head(**known, index=IndexSettings(**row["index_settings"]))
 
 
 def totals(connection: Connection, head: Head, shard: Shard) -> tuple[int, int]:
@@ -142,6 +172,7 @@ def _added(connection: Connection, head: Head, sequence: int, shard: Shard) -> I
             *order,
             *chunks.c["id", "vector", "text", "document_id", "start", "end", "checksum"],
             *documents.c["title", "created_at", "updated_at"],
+            *documents.c["subject", "num_chunks"],
             documents.c.checksum.label("document_checksum"),
             cast(documents.c.metadata, Text).label("metadata"),
         )
@@ -155,13 +186,41 @@ def _added(connection: Connection, head: Head, sequence: int, shard: Shard) -> I
         statement = statement.where(chunks.c.bucket.between(buckets.start, buckets.stop - 1))
     position = (sequence, MAX_NUMBER)
     last: Owner | None = None
+    count = _DocumentCount()
     while True:
         rows = connection.execute(statement.where(tuple_(*order) > position)).all()
+        count.take(rows)
         if not rows:
             return
         position = (rows[-1].sequence, rows[-1].number)
         yield _additions(rows, head.dim, last)
         last = _owner(rows[-1])
+
+
+class _DocumentCount:
+    """Compares the chunks that come with how many each document has: an index may hide some.
+
+    The chunks of one version of a document follow each other in the log.
+    """
+
+    def __init__(self) -> None:
+        self._owner: Owner | None = None
+        self._num_left = 0
+
+    def take(self, rows: Rows) -> None:
+        """Count the next rows; none is the end. Raises DatabaseDamaged when some are missing."""
+        for row in rows:
+            owner = _owner(row)
+            if owner != self._owner:
+                self._check()
+                self._owner, self._num_left = owner, row.num_chunks
+            self._num_left -= 1
+        if not rows:
+            self._check()
+
+    def _check(self) -> None:
+        if self._num_left:
+            raise damaged("document's index")
 
 
 def _removals(rows: Rows, dim: int) -> Changes:
@@ -191,8 +250,8 @@ def _documents(
         owner = _owner(row)
         if owner != last:
             built_in = (row.document_id, row.title, row.created_at, row.updated_at)
-            named = (row.document_id, row.title, row.metadata, row.document_checksum)
-            found = sound_metadata(*named)
+            named = {**row._mapping, "id": row.document_id}
+            found = sound_metadata(named, row.document_checksum)
             documents.append(found | dict(zip(BUILT_IN, built_in, strict=True)))
             last = owner
         owners.append(len(documents) - 1)

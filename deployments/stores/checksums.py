@@ -7,10 +7,24 @@ are. CRC-32 finds every burst of up to 32 bits and misses one in 4·10⁹ of oth
 
 import json
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
-_sorted_json = json.JSONEncoder(sort_keys=True).encode
+sorted_json = json.JSONEncoder(sort_keys=True).encode
 """As `json.dumps`, which makes an encoder each time."""
+
+COLLECTION = (
+    *("id", "tenant", "name", "description", "embedding_model", "dim", "metric", "epoch"),
+    *("sequence", "next_chunk_number", "log_start", "created_at"),
+    *("num_documents", "num_chunks", "index_settings", "default_metadata"),
+)
+"""The columns of a collection's row that its checksum covers: all others."""
+
+KEY = ("id", "name", "secret_hash", "is_admin", "created_at", "revoked_at", "tenant")
+"""The columns of a key's row that its checksum covers: all others."""
+
+DOCUMENT = ("id", "title", "metadata", "subject", "num_chunks", "created_at", "updated_at")
+"""The columns of a document's row that its checksum covers: what is said of it besides its text."""
 
 
 def checksum(*parts: str | bytes | int | None) -> int:
@@ -22,9 +36,15 @@ def checksum(*parts: str | bytes | int | None) -> int:
     return value
 
 
-def document_checksum(document_id: str, title: str, metadata: dict[str, Any]) -> int:
-    """Return the checksum of what a search says of a document besides its chunks."""
-    return checksum(document_id, title, _sorted_json(metadata))
+def row_checksum(columns: tuple[str, ...], row: Mapping[Any, Any]) -> int:
+    """Return the checksum of some columns of a row, JSON as objects."""
+    return checksum(*(_part(row[name]) for name in columns))
+
+
+def _part(value: Any) -> str | bytes | int | None:
+    if isinstance(value, dict):
+        return sorted_json(value)
+    return int(value) if isinstance(value, bool) else value
 
 
 def chunk_checksum(

@@ -4,14 +4,18 @@ A collection is addressed by its path (``paths.py``).
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from deployments.errors import CollectionNotFound, Conflict
 from deployments.stores import schema
+from deployments.stores.checksums import COLLECTION, row_checksum
+from deployments.stores.collection_rows import change_collection
 from deployments.stores.content import check_metadata, check_text, invalid
+from deployments.stores.damage import check_collection, damaged
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.paths import check_path, parts_of, path_of
@@ -24,6 +28,12 @@ from deployments.types import (
     Metric,
     VectorSpace,
 )
+
+INFO = (
+    *("description", "embedding_model", "dim", "metric", "default_metadata"),
+    *("num_documents", "num_chunks", "sequence", "created_at"),
+)
+"""The columns that are told of a collection as they are."""
 
 
 class CollectionStore:
@@ -44,13 +54,13 @@ class CollectionStore:
         with self._database.write() as connection:
             if not insert_collection(connection, path, settings):
                 raise Conflict(f"collection {path} exists")
-            return _info(connection.execute(_infos(path)).one())
+            return _info(_sound(connection, _infos(path))[0])
 
     def get(self, path: str) -> CollectionInfo:
         """Return one collection; raises CollectionNotFound."""
         with self._database.read() as connection:
             require_collection(connection, path)
-            return _info(connection.execute(_infos(path)).one())
+            return _info(_sound(connection, _infos(path))[0])
 
     def space(self, path: str) -> VectorSpace:
         """Return what a collection's vectors are; raises CollectionNotFound."""
@@ -64,7 +74,7 @@ class CollectionStore:
         if tenant is not None:
             statement = statement.where(schema.collections.c.tenant == tenant)
         with self._database.read() as connection:
-            return [_info(row) for row in connection.execute(statement)]
+            return [_info(row) for row in _sound(connection, statement)]
 
     def update(self, path: str, changes: CollectionChanges) -> CollectionInfo:
         """Change what can be changed, and return the whole.
@@ -91,9 +101,8 @@ class CollectionStore:
             if changes.default_metadata is not None:
                 check_metadata(changes.default_metadata, "default_metadata")
                 values["default_metadata"] = changes.default_metadata
-            table = schema.collections
-            connection.execute(update(table).where(table.c.id == row.id).values(values))
-            return _info(connection.execute(_infos(path)).one())
+            change_collection(connection, row, **values)
+            return _info(_sound(connection, _infos(path))[0])
 
     def delete(self, path: str) -> None:
         """Delete a collection with all its documents; raises CollectionNotFound."""
@@ -104,13 +113,16 @@ class CollectionStore:
 def insert_collection(connection: Connection, path: str, settings: CollectionSettings) -> bool:
     """Insert a collection's row; return False when the tenant has one of this name."""
     tenant, name = check_path(path)
-    row = {
+    row: dict[str, Any] = {
         "id": new_id("col"),
         "tenant": tenant,
         "name": name,
         "description": settings.description,
         "embedding_model": settings.embedding_model,
         "dim": settings.dim,
+        "epoch": 0,
+        "num_documents": 0,
+        "num_chunks": 0,
         "metric": settings.metric,
         "index_settings": dataclasses.asdict(settings.index),
         "default_metadata": settings.default_metadata,
@@ -119,6 +131,7 @@ def insert_collection(connection: Connection, path: str, settings: CollectionSet
         "log_start": 0,
         "created_at": utc_now(),
     }
+    row["checksum"] = row_checksum(COLLECTION, row)
     try:
         with connection.begin_nested():
             connection.execute(insert(schema.collections).values(row))
@@ -128,13 +141,18 @@ def insert_collection(connection: Connection, path: str, settings: CollectionSet
 
 
 def find_collection(connection: Connection, path: str, *, lock: bool = False) -> Row[Any] | None:
-    """Return a collection's row; `lock` holds it against other writers of the transaction."""
+    """Return a collection's row; `lock` holds it against other writers of the transaction.
+
+    Raises:
+        DatabaseDamaged: the row is not what was written.
+    """
     parts = parts_of(path)
     if parts is None:
         return None
     table = schema.collections
     statement = select(table).where(table.c.tenant == parts[0], table.c.name == parts[1])
-    return connection.execute(statement.with_for_update() if lock else statement).one_or_none()
+    found = _sound(connection, statement.with_for_update() if lock else statement)
+    return found[0] if found else None
 
 
 def require_collection(connection: Connection, path: str, *, lock: bool = False) -> Row[Any]:
@@ -164,18 +182,9 @@ def _check_index(metric: Metric, index: IndexSettings) -> None:
 
 
 def _infos(path: str | None = None) -> Select[Any]:
-    """Return the statement for all collections or one; it reads the documents of no other."""
-    table, documents = schema.collections, schema.documents
-    own = documents.c.collection_id == table.c.id
-    num_documents = select(func.count()).where(own).scalar_subquery()
-    num_chunks = select(func.coalesce(func.sum(documents.c.num_chunks), 0)).where(own)
-    statement = select(
-        *table.c["tenant", "name", "description", "embedding_model", "dim"],
-        *table.c["metric", "index_settings", "default_metadata"],
-        num_documents.label("num_documents"),
-        num_chunks.scalar_subquery().label("num_chunks"),
-        *table.c["sequence", "created_at"],
-    ).order_by(table.c.tenant, table.c.name)
+    """Return the statement for all collections or one."""
+    table = schema.collections
+    statement = select(table).order_by(table.c.tenant, table.c.name)
     if path is None:
         return statement
     tenant, name = check_path(path)
@@ -183,7 +192,17 @@ def _infos(path: str | None = None) -> Select[Any]:
 
 
 def _info(row: Row[Any]) -> CollectionInfo:
-    values = row._asdict()
-    index = IndexSettings(**values.pop("index_settings"))
-    values["name"] = path_of(values.pop("tenant"), values["name"])
-    return CollectionInfo(index=index, **values)
+    values = {name: getattr(row, name) for name in INFO}
+    index = IndexSettings(**row.index_settings)
+    return CollectionInfo(index=index, name=path_of(row.tenant, row.name), **values)
+
+
+def _sound(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
+    """Return rows with every column of a collection; raises DatabaseDamaged for a damaged one."""
+    try:
+        rows = connection.execute(statement).all()
+    except ValueError:  # what should be JSON is none
+        raise damaged("collection") from None
+    for row in rows:
+        check_collection(row._mapping)
+    return rows

@@ -2,10 +2,18 @@
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
 
-from deployments.errors import StoreUnavailable
-from deployments.stores.checksums import checksum, chunk_checksum, document_checksum
+from deployments.errors import DatabaseDamaged
+from deployments.stores.checksums import (
+    COLLECTION,
+    DOCUMENT,
+    KEY,
+    checksum,
+    chunk_checksum,
+    row_checksum,
+)
 
 log = logging.getLogger(__name__)
 
@@ -20,33 +28,54 @@ def check_chunk(
     vector: bytes,
     stored: int,
 ) -> None:
-    """Raise StoreUnavailable unless a chunk is as it was written; `stored` is its checksum."""
+    """Raise DatabaseDamaged unless a chunk is as it was written; `stored` is its checksum."""
     if chunk_checksum(number, chunk_id, document_id, start, end, text, vector) != stored:
-        raise _damaged("chunk")
+        raise damaged("chunk")
 
 
-def sound_metadata(document_id: str, title: str, metadata: str, stored: int) -> dict[str, Any]:
-    """Return a document's metadata from its JSON; raises StoreUnavailable as `check_chunk` does."""
+def sound_metadata(row: Mapping[Any, Any], stored: int) -> dict[str, Any]:
+    """Return a document's metadata, of whose row it is the JSON text; raises as `check_chunk`."""
+    metadata = parsed(row["metadata"], "document")
+    check_document({**row, "metadata": metadata}, stored)
+    return metadata
+
+
+def parsed(text: str, what: str) -> dict[str, Any]:
+    """Return an object from its JSON; raises DatabaseDamaged where it is none."""
     try:
-        found: dict[str, Any] = json.loads(metadata)
-    except ValueError:
-        raise _damaged("document") from None
-    check_document(document_id, title, found, stored)
+        found = json.loads(text)
+    except (TypeError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise damaged(what)
     return found
 
 
-def check_document(document_id: str, title: str, metadata: dict[str, Any], stored: int) -> None:
-    """Raise StoreUnavailable unless what a search says of a document is as it was written."""
-    if document_checksum(document_id, title, metadata) != stored:
-        raise _damaged("document")
+def check_document(row: Mapping[Any, Any], stored: int) -> None:
+    """Raise DatabaseDamaged unless all of a document but its text is as it was written."""
+    if row_checksum(DOCUMENT, row) != stored:
+        raise damaged("document")
+
+
+def check_collection(row: Mapping[Any, Any]) -> None:
+    """Raise DatabaseDamaged unless a collection's row is as it was written."""
+    if row_checksum(COLLECTION, row) != row["checksum"]:
+        raise damaged("collection")
+
+
+def check_key(row: Mapping[Any, Any]) -> None:
+    """Raise DatabaseDamaged unless a key's row is as it was written."""
+    if row_checksum(KEY, row) != row["checksum"]:
+        raise damaged("key")
 
 
 def check_text(text: str, stored: int) -> None:
-    """Raise StoreUnavailable unless a document's text is as it was written."""
+    """Raise DatabaseDamaged unless a document's text is as it was written."""
     if checksum(text) != stored:
-        raise _damaged("document's text")
+        raise damaged("document's text")
 
 
-def _damaged(what: str) -> StoreUnavailable:
-    log.error("a %s does not have its checksum: the database is damaged", what)
-    return StoreUnavailable("what is stored is damaged: restore it from a backup")
+def damaged(what: str) -> DatabaseDamaged:
+    """Return the error, and log what is damaged."""
+    log.error("a %s is not what was written: the database is damaged", what)
+    return DatabaseDamaged("what is stored is damaged: restore it from a backup")

@@ -4,23 +4,31 @@ Everything that differs between SQLite and PostgreSQL stands here, in ``sqlite.p
 ``sql_errors.py``; no other module knows which one it talks to.
 """
 
+import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, create_engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, Select, create_engine, event, text
 from sqlalchemy.engine import make_url
 
 from deployments.stores import sqlite
+from deployments.stores.commits import Commits
 from deployments.stores.sql_errors import files_translated, translated
+
+log = logging.getLogger(__name__)
 
 MIGRATION_LOCK = 0x7261677365727665
 """PostgreSQL advisory lock: `ragserve` in ASCII."""
 
 
 class Database:
-    """Transactions on one SQL database; safe to use from many threads."""
+    """Transactions on one SQL database; safe to use from many threads.
+
+    Of SQLite's, each method raises DatabaseDamaged when acknowledged writes are missing: this is
+    found out before anything is answered (``commits.py``).
+    """
 
     def __init__(self, url: str, pool_size: int = 8) -> None:
         """Prepare the address; the first transaction connects.
@@ -34,9 +42,12 @@ class Database:
         """
         address = make_url(url)
         self.is_sqlite = address.get_backend_name() == "sqlite"
+        self._commits: Commits | None = None
+        self._is_checked = not self.is_sqlite
         if self.is_sqlite:
             with files_translated():
                 sqlite.create_private_file(sqlite.file_of(address))
+            self._commits = Commits(sqlite.file_of(address))
             connect_args: dict[str, Any] = dict(sqlite.CONNECT)
         else:
             connect_args = {}
@@ -58,6 +69,7 @@ class Database:
             return self._engine.execution_options(isolation_level="REPEATABLE READ"), self._engine
         event.listen(self._engine, "connect", sqlite.prepare)
         event.listen(self._engine, "begin", _on_sqlite_begin)
+        event.listen(self._engine, "handle_error", _on_sqlite_error)
         return self._engine, self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     @contextmanager
@@ -67,6 +79,7 @@ class Database:
         Raises:
             StoreUnavailable: the database did not answer; safe to retry.
         """
+        self._check_commits()
         with translated(), self._reads.begin() as connection:
             yield connection
 
@@ -86,6 +99,7 @@ class Database:
         if not self.is_sqlite:
             with self.read() as connection:
                 return connection.execute(statement, parameters).all()
+        self._check_commits()
         sizes = tuple(len(v) if isinstance(v, list) else None for v in parameters.values())
         sql, names = sqlite.driver_sql(statement, tuple(parameters), sizes)
         values = sqlite.flat(parameters)
@@ -102,8 +116,10 @@ class Database:
             sqlite.prepare(connection)
         try:
             yield connection
-        finally:
-            self._idle.append(connection)
+        except BaseException:
+            connection.close()  # it may be one that can only read, for good
+            raise
+        self._idle.append(connection)
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -114,22 +130,56 @@ class Database:
                 the failure hit the commit itself, so repeat it as a whole.
             Conflict: a constraint was violated.
         """
+        self._check_commits()
+        count = None
         with translated(), self._writes.begin() as connection:
+            before = _num_changes(connection)
             yield connection
+            if self._commits is not None and _num_changes(connection) > before:
+                count = self._commits.raise_count(_driver_of(connection))
+        self._note(count)
 
     @contextmanager
-    def migration(self) -> Iterator[Connection]:
+    def migration(self, *, is_replaced: bool = False) -> Iterator[Connection]:
         """Open a write transaction that only one process at a time can hold.
 
         SQLite alters a table by replacing it, so references are not enforced meanwhile.
+
+        Args:
+            is_replaced: the block gives up all that the database holds, or leaves it alone; what is
+                missing of it does not matter any more.
         """
-        engine = self._writes.execution_options(sqlite_foreign_keys="OFF")
+        if not is_replaced:
+            self._check_commits()
+        engine, count = self._writes.execution_options(sqlite_foreign_keys="OFF"), None
         with translated(), engine.begin() as connection:
-            if not self.is_sqlite:
+            if self._commits is None:
                 connection.execute(
                     text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK}
                 )
+            before = _num_changes(connection)
             yield connection
+            if self._commits is not None and _num_changes(connection) > before:
+                driver = _driver_of(connection)
+                count = self._commits.raise_count(driver, is_replaced=is_replaced)
+        self._note(count)
+
+    def _note(self, count: int | None) -> None:
+        """Note what was committed; where that fails, it is committed all the same."""
+        if self._commits is None or count is None:
+            return
+        try:
+            self._commits.note(count)
+        except OSError as error:
+            log.warning("acknowledged commits cannot be noted: %s", error.strerror)
+
+    def _check_commits(self) -> None:
+        """Compare the count with the note, once; the connection opens the log if nobody has."""
+        if self._is_checked or self._commits is None:
+            return
+        with translated(), self._driver_connection() as driver:
+            self._commits.check(driver)
+        self._is_checked = True
 
     def vacuum(self) -> None:
         """Leave nothing of deleted rows in the database's files; takes as long as copying them.
@@ -139,6 +189,7 @@ class Database:
         Raises:
             StoreUnavailable: no room for the copy, or readers that do not end; safe to retry.
         """
+        self._check_commits()
         with translated():
             if self.is_sqlite:
                 with self._driver_connection() as driver:
@@ -149,7 +200,8 @@ class Database:
                 connection.execute(text("VACUUM (FULL) chunks, documents, removed_chunks"))
 
     def check(self) -> None:
-        """Raise StoreUnavailable unless the database answers."""
+        """Raise StoreUnavailable unless the database answers; look for lost commits anew."""
+        self._is_checked = self._commits is None
         with self.read() as connection:
             connection.execute(text("SELECT 1"))
 
@@ -158,6 +210,26 @@ class Database:
         self._engine.dispose()
         while self._idle:
             self._idle.pop().close()
+
+
+def _on_sqlite_error(context: ExceptionContext) -> None:
+    """Let go of a connection that can only read: SQLite opens one when it may not write, for good.
+
+    The folder may take writes again, or has only failed once; then a new connection can write.
+    """
+    code = getattr(context.original_exception, "sqlite_errorcode", 0)
+    context.is_disconnect = context.is_disconnect or code & 0xFF == sqlite3.SQLITE_READONLY
+
+
+def _driver_of(connection: Connection) -> sqlite3.Connection:
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    return driver
+
+
+def _num_changes(connection: Connection) -> int:
+    """Return how many rows a connection of SQLite's ever changed; a commit without is none."""
+    return _driver_of(connection).total_changes if connection.dialect.name == "sqlite" else 0
 
 
 def _on_sqlite_begin(connection: Connection) -> None:

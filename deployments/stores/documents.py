@@ -1,12 +1,14 @@
 """Documents of a collection: stored, listed, read and deleted; ``writes.py`` writes the log."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from deployments.errors import Conflict, DocumentNotFound, EngineFailed
 from deployments.stores import schema
+from deployments.stores.checksums import DOCUMENT
 from deployments.stores.collections import (
     find_collection,
     insert_collection,
@@ -14,10 +16,10 @@ from deployments.stores.collections import (
     require_collection,
 )
 from deployments.stores.content import check_documents, is_document_id
-from deployments.stores.damage import check_document, check_text
+from deployments.stores.damage import check_document, check_text, damaged
 from deployments.stores.database import Database
 from deployments.stores.paths import check_path
-from deployments.stores.writes import Write, is_document
+from deployments.stores.writes import Write, has_chunks, is_document
 from deployments.types import (
     CollectionSettings,
     Document,
@@ -94,15 +96,21 @@ class DocumentStore:
 
         Raises:
             CollectionNotFound: no collection has this path.
+            DatabaseDamaged: a document is damaged, or at the end, one was not among the pages.
         """
         table = schema.documents
         columns = table.c["id", "title", "metadata", "subject", "num_chunks"]
-        statement = select(*columns, *table.c["created_at", "updated_at"])
+        statement = select(*columns, *table.c["created_at", "updated_at", "checksum"])
         with self._database.read() as connection:
-            collection_id = require_collection(connection, collection).id
-            statement = statement.where(table.c.collection_id == collection_id, table.c.id > after)
-            rows = connection.execute(statement.order_by(table.c.id).limit(limit))
-            return [DocumentInfo(**row._asdict()) for row in rows]
+            row = require_collection(connection, collection)
+            own = table.c.collection_id == row.id
+            statement = statement.where(own, table.c.id > after)
+            found = _rows(connection, statement.order_by(table.c.id).limit(limit))
+            if len(found) < limit:  # the end: the same index must have shown all
+                shown = select(func.count()).select_from(table).where(own, table.c.id > "")
+                if connection.execute(shown).scalar_one() != row.num_documents:
+                    raise damaged("collection's index")
+        return [DocumentInfo(**{name: row._mapping[name] for name in DOCUMENT}) for row in found]
 
     def get(self, collection: str, document_id: str) -> StoredDocument:
         """Return a document as it is stored: its metadata holds the defaults of its time.
@@ -110,17 +118,19 @@ class DocumentStore:
         Raises:
             CollectionNotFound: no collection has this path.
             DocumentNotFound: the collection holds no document with this id.
-            StoreUnavailable: the document is damaged, or the database did not answer.
+            DatabaseDamaged: the document is damaged.
+            StoreUnavailable: the database did not answer; safe to retry.
         """
         with self._database.read() as connection:
             collection_id = require_collection(connection, collection).id
             row = None
             if is_document_id(document_id):
                 statement = select(schema.documents).where(is_document(collection_id, document_id))
-                row = connection.execute(statement).one_or_none()
+                row = next(iter(_rows(connection, statement)), None)
+                if row is None and has_chunks(connection, collection_id, document_id):
+                    raise damaged("document")
         if row is None:
             raise DocumentNotFound("the collection holds no document with this id")
-        check_document(row.id, row.title, row.metadata, row.checksum)
         check_text(row.text, row.text_checksum)
         document = Document(
             id=row.id, text=row.text, title=row.title, metadata=row.metadata, subject=row.subject
@@ -139,6 +149,17 @@ class DocumentStore:
             if not is_document_id(document_id) or not write.remove(document_id):
                 raise DocumentNotFound("the collection holds no document with this id")
             write.finish()
+
+
+def _rows(connection: Connection, statement: Select[Any]) -> Sequence[Row[Any]]:
+    """Return rows with every column of `DOCUMENT`; raises DatabaseDamaged for a damaged one."""
+    try:
+        rows = connection.execute(statement).all()
+    except ValueError:  # what should be JSON is none
+        raise damaged("document") from None
+    for row in rows:
+        check_document(row._mapping, row.checksum)
+    return rows
 
 
 def _check_embedded(documents: Sequence[Document], embedded: Sequence[EmbeddedText]) -> int:

@@ -16,6 +16,7 @@ from deployments.errors import NotFound
 from deployments.stores import schema
 from deployments.stores.collections import require_collection
 from deployments.stores.content import BUILT_IN
+from deployments.stores.damage import check_document, damaged
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.metadata import MetadataIndex
@@ -50,6 +51,7 @@ class ErasureStore:
 
         Raises:
             CollectionNotFound: no collection has this path.
+            DatabaseDamaged: a filter cannot be trusted, for a document is damaged.
             StoreUnavailable: the database did not answer; safe to retry.
         """
         with self._database.write() as connection:
@@ -134,9 +136,19 @@ def _matching(connection: Connection, collection_id: str, scope: ErasureScope) -
     elif scope.subject is not None:
         yield from connection.scalars(ids.where(table.c.subject == scope.subject)).all()
     elif scope.filter is not None:
-        rows = list(documents_of(connection, collection_id))
+        rows = _sound(connection, collection_id)
         for start in range(0, len(rows), READ_PAGE):
             yield from _filtered(rows[start : start + READ_PAGE], scope.filter)
+
+
+def _sound(connection: Connection, collection_id: str) -> list[Row[Any]]:
+    try:
+        rows = list(documents_of(connection, collection_id))
+    except ValueError:  # what should be JSON is none
+        raise damaged("document") from None
+    for row in rows:
+        check_document(row._mapping, row.checksum)
+    return rows
 
 
 def _filtered(rows: Sequence[Row[Any]], filter: MetadataFilter) -> Iterator[str]:

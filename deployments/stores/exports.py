@@ -5,7 +5,8 @@ An export is one state of the collection, read in one transaction and written in
 
 import dataclasses
 import json
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from itertools import groupby
 from typing import Any
 
@@ -13,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import Connection, Row, Text, cast, select
 
-from deployments.errors import RagError
 from deployments.stores import schema
 from deployments.stores.collections import require_collection
 from deployments.stores.content import content_hash
+from deployments.stores.damage import check_chunk, check_text, damaged, sound_metadata
 from deployments.stores.database import Database
 from deployments.stores.seals import SealedWriter
 from deployments.types import CollectionSettings, Document, IndexSettings
@@ -24,6 +25,8 @@ from deployments.types import CollectionSettings, Document, IndexSettings
 FORMAT = "1"
 SETTINGS = "ragserve.collection"
 VERSION = "ragserve.format"
+SOURCE = "ragserve.name"
+"""The collection's name: what was erased from it does not come back under another one."""
 
 GROUP_BYTES = 8 * 1024 * 1024
 GROUP_ROWS = 10_000
@@ -80,8 +83,8 @@ class Export:
                     group = _Group(collection.dim)
             if group.rows:
                 yield self._written(writer, group)
-            metadata = {VERSION: FORMAT, SETTINGS: json.dumps(settings_of(collection))}
-            yield writer.finish(metadata)
+            settings = json.dumps(settings_of(collection))
+            yield writer.finish({VERSION: FORMAT, SETTINGS: settings, SOURCE: collection.name})
 
     def _written(self, writer: SealedWriter, group: "_Group") -> bytes:
         self.num_documents += len(group.rows)
@@ -103,13 +106,17 @@ def settings_of(collection: Row[Any]) -> dict[str, Any]:
 
 
 def _documents(connection: Connection, collection_id: str) -> Iterator[tuple[Any, list[Any]]]:
-    """Yield documents by id, each with its chunks: two cursors side by side."""
+    """Yield documents by id, each with its chunks: two cursors side by side.
+
+    Raises:
+        DatabaseDamaged: a document or one of its chunks is not what was written, or missing.
+    """
     documents, chunks = schema.documents, schema.chunks
     options = {"yield_per": READ_ROWS}
     rows = connection.execute(
         select(
             *documents.c["id", "title", "text", "subject", "created_at", "updated_at"],
-            documents.c.content_hash,
+            *documents.c["content_hash", "num_chunks", "checksum", "text_checksum"],
             cast(documents.c.metadata, Text).label("metadata"),
         )
         .where(documents.c.collection_id == collection_id)
@@ -117,21 +124,37 @@ def _documents(connection: Connection, collection_id: str) -> Iterator[tuple[Any
         execution_options=options,
     )
     parts = connection.execute(
-        select(*chunks.c["document_id", "start", "end", "vector"])
+        select(*chunks.c["document_id", "start", "end", "vector", "number", "id", "checksum"])
         .where(chunks.c.collection_id == collection_id)
         .order_by(chunks.c.document_id, chunks.c.number),
         execution_options=options,
     )
+    with closing(rows), closing(parts):
+        yield from _joined(rows, parts)
+
+
+def _joined(rows: Iterable[Any], parts: Iterable[Any]) -> Iterator[tuple[Any, list[Any]]]:
     groups = groupby(parts, key=lambda row: row.document_id)
     owner, part = next(groups, (None, iter(())))
     for row in rows:
-        if row.id != owner:
-            yield row, []
-            continue
-        yield row, list(part)
-        owner, part = next(groups, (None, iter(())))
+        own = list(part) if row.id == owner else []
+        _check(row, own)
+        yield row, own
+        if row.id == owner:
+            owner, part = next(groups, (None, iter(())))
     if owner is not None:
-        raise RagError("a chunk belongs to no document: the database is damaged")
+        raise damaged("chunk's document")
+
+
+def _check(row: Any, chunks: list[Any]) -> None:
+    sound_metadata(row._mapping, row.checksum)
+    check_text(row.text, row.text_checksum)
+    if len(chunks) != row.num_chunks:
+        raise damaged("document's index")
+    for one in chunks:
+        text = row.text[one.start : one.end]
+        place = (one.number, one.id, row.id, one.start, one.end)
+        check_chunk(*place, text, one.vector, one.checksum)
 
 
 class _Group:

@@ -11,7 +11,7 @@ from deployments.stores.damage import check_chunk, sound_metadata
 from deployments.stores.follower import Follower
 from deployments.stores.highlights import highlights
 from deployments.stores.hits import Hit
-from deployments.stores.lexical import query_terms
+from deployments.stores.terms import query_terms
 from deployments.types import Passage, ScoredChunk, SearchRequest
 
 PAGE = 500
@@ -23,7 +23,7 @@ STORED_CHUNKS = (
         *schema.chunks.c["text", "start", "end"],
         cast(schema.documents.c.metadata, Text),
         *schema.chunks.c["vector", "checksum"],
-        schema.documents.c.checksum,
+        *schema.documents.c["subject", "num_chunks", "created_at", "updated_at", "checksum"],
     )
     .join(schema.documents)
     .where(
@@ -48,14 +48,18 @@ class Stored(NamedTuple):
     metadata: str
     vector: bytes
     checksum: int
+    subject: str | None
+    num_chunks: int
+    created_at: str
+    updated_at: str
     document_checksum: int
 
     def sound_metadata(self) -> dict[str, Any]:
-        """Return the document's metadata; raises StoreUnavailable when the row is damaged."""
+        """Return the document's metadata; raises DatabaseDamaged where it cannot be."""
         place = (self.number, self.id, self.document_id, self.start, self.end)
         check_chunk(*place, self.text, self.vector, self.checksum)
-        named = (self.document_id, self.title, self.metadata, self.document_checksum)
-        return sound_metadata(*named)
+        named = {**self._asdict(), "id": self.document_id}
+        return sound_metadata(named, self.document_checksum)
 
 
 def fetch(ask: Ask, follower: Follower, hits: Sequence[Hit], request: SearchRequest) -> Chunks:

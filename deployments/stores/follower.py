@@ -18,14 +18,19 @@ from deployments.errors import StoreUnavailable
 from deployments.stores.accelerators import Abandoned, GoOn
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head, changes_since
-from deployments.stores.content import invalid
+from deployments.stores.damage import damaged
 from deployments.stores.dense import MIN_DEAD_ROWS
+from deployments.stores.effort import check_effort
 from deployments.stores.hits import Hit
 from deployments.stores.indexes import Indexes, Query
 from deployments.stores.locks import ReadWriteLock
 from deployments.stores.plans import Limits
 from deployments.stores.workspace import Workspace
-from deployments.types import IndexSettings, IndexStats, SearchRequest
+from deployments.types import IndexStats, SearchRequest
+
+
+class Disagreement(Exception):
+    """After following, there are more or fewer chunks than the collection counts."""
 
 
 class Follower:
@@ -59,6 +64,8 @@ class Follower:
         self.metric = head.metric
         self.following = threading.Lock()
         """Held by the thread that applies changes; whoever holds it sees no other apply any."""
+        self.replacing = threading.Lock()
+        """Held by the thread that builds another in its place."""
         self.is_broken = False
         self.checked_at_s = -math.inf
         """When it was last known to have every change, on the monotonic clock."""
@@ -106,11 +113,6 @@ class Follower:
         """Keep the indexes from changing; only for moments, and searches of what is new wait."""
         with self.following, self._lock.reading():
             yield self._indexes
-
-    def wait_for_searches(self) -> None:
-        """Return when every search that had begun is done."""
-        with self._lock.writing():
-            return
 
     def totals(self) -> tuple[int, int]:
         """Return how many chunks a search can find, and the sum of their numbers."""
@@ -195,6 +197,10 @@ class Follower:
             connection: the read transaction in which `head` was read.
             head: where this collection's log stands.
             go_on: asked for each batch; when it says no, the follower is broken.
+
+        Raises:
+            DatabaseDamaged: what the log says is not what the collection counts.
+            Disagreement: so it is, but perhaps for what the follower held before; it is broken.
         """
         assert self.can_follow(head)
         if self._sequence >= head.sequence:
@@ -218,8 +224,15 @@ class Follower:
         self._indexes.lexical.commit()
         with self._lock.writing():
             self._indexes.show(_joined(added), _joined(removed))
+            self._check_whole(head)
             self._sequence = head.sequence
         self.num_changed += sum(map(len, added)) + sum(map(len, removed))
+
+    def _check_whole(self, head: Head) -> None:
+        """Compare the number of chunks; of a shard's, the database keeps no count."""
+        if head.num_chunks is None or self.shard.total > 1 or self.num_chunks == head.num_chunks:
+            return
+        raise Disagreement if self._sequence else damaged("collection's index")
 
     def search(
         self, request: SearchRequest, query: Query | None, *, limit: int, depth: int, rrf_k: int
@@ -240,15 +253,6 @@ class Follower:
         check_effort(request, self.head.index)
         with self._lock.reading():
             return self._indexes.rankings(request, query, limit=limit)
-
-
-def check_effort(request: SearchRequest, settings: IndexSettings) -> None:
-    """Raise InvalidRequest where `nprobe` or `ef_search` can never have an effect."""
-    for name, kind in (("nprobe", "ivfpq"), ("ef_search", "hnsw")):
-        if getattr(request, name) is not None and settings.kind not in ("auto", kind):
-            raise invalid(
-                f"`{name}` is for {kind} indexes; this collection's is {settings.kind}", name
-            )
 
 
 def _joined(arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:

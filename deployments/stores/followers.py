@@ -5,6 +5,8 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from deployments.errors import StoreUnavailable
 from deployments.stores.buckets import WHOLE, Shard
@@ -48,6 +50,7 @@ class Followers:
         self._by_name: OrderedDict[str, Follower] = OrderedDict()
         self._sizes: dict[str, int] = {}
         self._num_bytes = 0
+        self._num_reserved = 0
         self._alive: weakref.WeakSet[Follower] = weakref.WeakSet()
         self._is_over = False
 
@@ -81,6 +84,27 @@ class Followers:
         """Return an empty follower that no search finds; see `swap`."""
         with self._lock:
             return self._started(head)
+
+    @contextmanager
+    def room(self, collection: str, num_bytes: int) -> Iterator[bool]:
+        """Keep memory free beside a collection's own; yield whether there is as much.
+
+        Others are dropped for it, least recently searched first. They come back from their
+        snapshots, which what is replaced may have none of.
+        """
+        with self._lock:
+            own = self._sizes.get(collection, 0)
+            has_room = self._max_bytes is None or own + num_bytes <= self._max_bytes
+            reserved = num_bytes if has_room else 0
+            self._num_reserved += reserved
+            if has_room and collection in self._by_name:
+                self._by_name.move_to_end(collection)
+                self._shrink()
+        try:
+            yield has_room
+        finally:
+            with self._lock:
+                self._num_reserved -= reserved
 
     def swap(self, collection: str, old: Follower, new: Follower) -> bool:
         """Put a follower in another's place, if that is still there; return whether it was."""
@@ -150,7 +174,7 @@ class Followers:
             self._evict()
         if self._max_bytes is None:
             return
-        while self._num_bytes > self._max_bytes and len(self._by_name) > 1:
+        while self._num_bytes + self._num_reserved > self._max_bytes and len(self._by_name) > 1:
             self._evict()
         was_over, self._is_over = self._is_over, self._num_bytes > self._max_bytes
         if self._is_over and not was_over:

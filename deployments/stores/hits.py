@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 
@@ -85,3 +86,11 @@ def in_order(hits: Iterable[Hit]) -> list[Hit]:
 
 def _order(hit: Hit) -> tuple[float, float, int]:
     return (-hit.score, -(hit.cosine or 0.0), hit.number)
+
+
+def distinct(rankings: Iterable[list[Hit]]) -> list[Hit]:
+    """Return the first hit of each chunk, in the order of the rankings."""
+    hits: dict[int, Hit] = {}
+    for hit in chain.from_iterable(rankings):
+        hits.setdefault(hit.number, hit)
+    return list(hits.values())

@@ -2,21 +2,26 @@
 
 A row that cannot be stored is reported and keeps no other out. What a transaction has stored stays
 when the import stops later; sending the file again is safe, since documents are stored by id.
+
+Documents of an export that were erased after they had been stored are left out, whether by id, by
+filter, by subject or with their collection. Nothing brings them back but storing them anew: by an
+upsert, or from a plain table, which says nothing of when its rows were stored.
 """
 
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from deployments.errors import Conflict, DeadlineExceeded, RagError
 from deployments.stores.collections import find_collection, insert_collection, require_collection
 from deployments.stores.database import Database
 from deployments.stores.incoming import Incoming
 from deployments.stores.parquet_rows import Limits, ParquetRows
+from deployments.stores.suppressions import Stored, Suppressions
 from deployments.stores.writes import Write
 from deployments.types import CollectionSettings, Imported, Metric, RowError
 
@@ -33,14 +38,23 @@ Stop = Callable[[], bool]
 class Import:
     """One file on its way into one collection."""
 
-    def __init__(self, database: Database, collection: str, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        suppressions: Suppressions,
+        collection: str,
+        limits: Limits | None = None,
+    ) -> None:
         self._database = database
+        self._suppressions = suppressions
         self._collection = collection
         self._limits = limits or Limits()
         self._statuses: Counter[str] = Counter()
         self._num_chunks = 0
         self._num_rows = 0
         self._num_failed = 0
+        self._num_suppressed = 0
+        self._source: str | None = None
         self._errors: list[RowError] = []
 
     def run(self, file: BinaryIO, should_stop: Stop = lambda: False) -> Imported:
@@ -59,6 +73,7 @@ class Import:
             StoreUnavailable: the database did not answer; safe to repeat.
         """
         rows = ParquetRows(file, self._limits)
+        self._source = rows.source
         collection_id, dim, metric = self._opened(rows.settings)
         try:
             with closing(_ahead(_parts(rows.batches(dim, metric)))) as parts:
@@ -96,6 +111,7 @@ class Import:
                 statuses, num_chunks = self._written(connection, good, collection_id)
             self._statuses.update(statuses)
             self._num_chunks += num_chunks
+            self._num_suppressed += len(good) - len(statuses)
         for incoming in part:
             if incoming.error is not None:
                 self._num_failed += 1
@@ -112,6 +128,8 @@ class Import:
         row = require_collection(connection, self._collection, lock=True)
         if row.id != collection_id:
             raise Conflict("the collection was deleted and made again during the import")
+        erased = self._erased(connection, row, good)
+        good = [incoming for incoming in good if incoming.id not in erased]
         write = Write(connection, row)
         hashes = write.stored_hashes([incoming.id or "" for incoming in good])
         statuses: list[str] = []
@@ -127,6 +145,24 @@ class Import:
         write.finish()
         return statuses, num_chunks
 
+    def _erased(
+        self, connection: Connection, collection: Row[Any], good: list[Incoming]
+    ) -> set[str]:
+        """Return the ids of what was erased since the file's export.
+
+        Only by the tenant's own erasures: a file could claim to be of another tenant, and its
+        result would tell what that one has erased.
+        """
+        stored = [
+            Stored(one.document.id, one.document.subject, one.times[1])
+            for one in good
+            if one.document is not None and one.times is not None
+        ]
+        if not stored:
+            return set()
+        names = list({collection.name, self._source or collection.name})
+        return self._suppressions.among(connection, collection.tenant, names, stored)
+
     def _report(self) -> Imported:
         return Imported(
             collection=self._collection,
@@ -136,6 +172,7 @@ class Import:
             num_unchanged=self._statuses["unchanged"],
             num_chunks=self._num_chunks,
             num_failed=self._num_failed,
+            num_suppressed=self._num_suppressed,
             errors=tuple(self._errors),
         )
 

@@ -10,16 +10,19 @@ import re
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from deployments.config import Settings
 from deployments.errors import Conflict, NotFound, Unauthenticated
 from deployments.stores import schema
+from deployments.stores.checksums import KEY, row_checksum
 from deployments.stores.content import check_text, invalid
+from deployments.stores.damage import check_key
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.migrations import migrate
@@ -34,8 +37,8 @@ MAX_CACHED = 4096
 MAX_NAME_LENGTH = 200
 _NO_HASH = bytes(32)
 
-LIVE_KEY = select(*schema.keys.c["name", "secret_hash", "is_admin", "created_at", "tenant"]).where(
-    schema.keys.c.id == bindparam("id"), schema.keys.c.revoked_at.is_(None)
+KEY_ROW = select(*schema.keys.c[KEY], schema.keys.c.checksum).where(
+    schema.keys.c.id == bindparam("id")
 )
 
 
@@ -97,16 +100,9 @@ class KeyStore:
             raise invalid(f"a key's name must be 1 to {MAX_NAME_LENGTH} characters", "name")
         key = Key(new_id("key"), name, is_admin, utc_now(), tenant=tenant)
         secret = secrets.token_urlsafe(32)
-        connection.execute(
-            insert(schema.keys).values(
-                id=key.id,
-                name=name,
-                secret_hash=self._hash(key.id, secret),
-                is_admin=is_admin,
-                created_at=key.created_at,
-                tenant=tenant,
-            )
-        )
+        row = asdict(key) | {"secret_hash": self._hash(key.id, secret)}
+        row["checksum"] = row_checksum(KEY, row)
+        connection.execute(insert(schema.keys).values(row))
         return key, f"rs_{key.id.removeprefix('key_')}_{secret}"
 
     def verify(self, bearer: str) -> Key:
@@ -114,6 +110,7 @@ class KeyStore:
 
         Raises:
             Unauthenticated: malformed, unknown, wrong or revoked; which of these does not show.
+            DatabaseDamaged: the key's row is not what was written.
             StoreUnavailable: the database did not answer; safe to retry.
         """
         key_id, secret = _parsed(bearer)
@@ -130,7 +127,7 @@ class KeyStore:
         """Return every key, revoked ones too, the oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(select(schema.keys).order_by(schema.keys.c.id))
-            return [_key(row) for row in rows]
+            return [_key(row._mapping) for row in rows]
 
     def revoke(self, key_id: str) -> Key:
         """Revoke a key for good; every replica refuses it within `CACHE_AGE_S`.
@@ -138,6 +135,7 @@ class KeyStore:
         Raises:
             NotFound: there is no such key.
             Conflict: it is the last admin key that works, without which nobody could make another.
+            DatabaseDamaged: its row is not what was written.
         """
         table = schema.keys
         with self._database.write() as connection:
@@ -145,13 +143,15 @@ class KeyStore:
             admins = connection.scalars(live_admins.with_for_update()).all()
             if list(admins) == [key_id]:
                 raise Conflict("the last admin key cannot be revoked")
-            revoked_at = func.coalesce(table.c.revoked_at, utc_now())
-            connection.execute(
-                update(table).where(table.c.id == key_id).values(revoked_at=revoked_at)
-            )
-            row = connection.execute(select(table).where(table.c.id == key_id)).one_or_none()
-            if row is None:
+            statement = select(table).where(table.c.id == key_id).with_for_update()
+            found = connection.execute(statement).mappings().one_or_none()
+            if found is None:
                 raise NotFound("there is no key with this id")
+            check_key(found)
+            row = {**found, "revoked_at": found["revoked_at"] or utc_now()}
+            values = {"revoked_at": row["revoked_at"], "checksum": row_checksum(KEY, row)}
+            connection.execute(update(table).where(table.c.id == key_id).values(values))
+            row |= values
         with self._lock:
             self._cache.pop(key_id, None)
         return _key(row)
@@ -159,11 +159,11 @@ class KeyStore:
     def _read(self, key_id: str) -> _Cached:
         read_at_s = time.monotonic()
         cached = _Cached(None, _NO_HASH, read_at_s)
-        for name, secret_hash, is_admin, created_at, tenant in self._database.rows(
-            LIVE_KEY, {"id": key_id}
-        ):
-            key = Key(key_id, name, bool(is_admin), created_at, tenant=tenant)
-            cached = _Cached(key, secret_hash, read_at_s)
+        for values in self._database.rows(KEY_ROW, {"id": key_id}):
+            row = dict(zip((*KEY, "checksum"), values, strict=True))
+            key = _key(row)
+            if key.revoked_at is None:
+                cached = _Cached(key, row["secret_hash"], read_at_s)
         with self._lock:
             if len(self._cache) >= MAX_CACHED:
                 self._cache.clear()
@@ -205,5 +205,10 @@ def _parsed(bearer: str) -> tuple[str, str]:
     return f"key_{match[1]}", match[2]
 
 
-def _key(row: Row[Any]) -> Key:
-    return Key(row.id, row.name, row.is_admin, row.created_at, row.revoked_at, row.tenant)
+def _key(row: Mapping[Any, Any]) -> Key:
+    """Return a key of its row; raises DatabaseDamaged when that is not what was written."""
+    check_key(row)
+    return Key(
+        **{name: row[name] for name in KEY if name not in {"secret_hash", "is_admin"}},
+        is_admin=bool(row["is_admin"]),
+    )

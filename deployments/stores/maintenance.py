@@ -11,41 +11,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from deployments.errors import CollectionNotFound, StoreUnavailable
 from deployments.stores.changes import Head, heads
 from deployments.stores.database import Database
 from deployments.stores.follower import Follower
+from deployments.stores.pace import Pace
 from deployments.stores.search import Searcher
-from deployments.stores.writes import LOG_LENGTH
 
 log = logging.getLogger(__name__)
 
 MAX_REST_S = 3600.0
 STOP_TIMEOUT_S = 10.0
-MAX_REBUILT_FIRST = 200_000
-"""Chunks up to which a purged collection is built anew before it is dropped: some ten seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """When something is due. Tests take smaller numbers."""
-
-    interval_s: float = 5.0
-    """Between two looks at all collections; what an erasure leaves in memory goes within it."""
-    sweep_s: float = 600.0
-    """Between two looks for what nobody uses on the disk."""
-    rest_s: float = 30.0
-    """How long a collection rests after its first failure; twice as long after each other."""
-    min_rows: int = 5_000
-    """Rows below which a snapshot saves nothing: they are built in a second."""
-    min_changed: float = 0.1
-    """Share of changed rows that makes another snapshot due, and must be replayed until then."""
-    max_changed: int = 50_000
-    """Changed rows that do so in any case: replaying them takes some five seconds."""
-    max_lag: int = LOG_LENGTH // 2
-    """Transactions that do so too: a snapshot that the log no longer reaches is of no use."""
 
 
 class Maintenance:
@@ -96,24 +73,32 @@ class Maintenance:
         """Let go of everything older than the collection's epoch in the database.
 
         When it returns, this replica has nothing older in memory, in working folders or among its
-        state folder's snapshots. A large collection is built again when it is next searched.
+        state folder's snapshots. What is in memory goes on answering, without what was erased,
+        until another is built from the log beside it: minutes for a million chunks. Where memory
+        has no room for both it is dropped, and built again when it is next searched.
 
         Raises:
             StoreUnavailable: something is still in use, or a snapshot is being written; repeat it.
         """
         head = heads(self._database.rows).get(collection_id)
         epoch = float("inf") if head is None else head.epoch
-        if head is not None:
-            self._rebuild_small(head)
-        self._searcher.followers.release(collection_id, epoch)
         if self._searcher.snapshots is not None:
             self._searcher.snapshots.remove_older(collection_id, epoch)
+        if head is not None:
+            self._renew(head)
+        self._searcher.followers.release(collection_id, epoch)
 
-    def _rebuild_small(self, head: Head) -> None:
-        for name, follower in self._searcher.followers.items():
-            is_older = follower.collection_id == head.id and not follower.is_current(head)
-            if is_older and follower.num_chunks <= MAX_REBUILT_FIRST:
-                self._replace(name, follower, head)
+    def _renew(self, head: Head) -> None:
+        """Replace what a collection has in memory while that is of an earlier epoch, if it can."""
+        followers = self._searcher.followers
+        # Names: whoever waits here must not hold a follower that another purge has replaced.
+        for name in [name for name, one in followers.items() if one.collection_id == head.id]:
+            follower = followers.known(name)
+            while follower is not None and _is_older(follower, head):
+                with followers.room(name, follower.num_bytes) as has_room, follower.replacing:
+                    is_replaced = has_room and self._replace(name, follower)
+                is_other = followers.known(name) is not follower
+                follower = followers.known(name) if is_replaced or is_other else None
 
     def _run(self) -> None:
         while not self._stop.wait(self._pace.interval_s):
@@ -128,24 +113,50 @@ class Maintenance:
         elif follower.sequence == 0:
             return  # nobody has loaded it yet
         elif not follower.is_current(head) or follower.wants_rebuild:
-            self._replace(name, follower, head)
-        elif follower.improve(self._goes_on):
+            self._replace_alone(name, follower)
+        elif follower.improve(lambda: self._goes_on() and not follower.is_broken):
             self._searcher.followers.measured(name, follower)
         elif self._is_snapshot_due(follower, head):
             self._save(follower)
 
-    def _replace(self, name: str, follower: Follower, head: Head) -> None:
-        """Build a follower from the log, and put it in another's place."""
+    def _replace_alone(self, name: str, follower: Follower) -> None:
+        """Replace a follower unless somebody does already."""
+        if follower.replacing.acquire(blocking=False):
+            try:
+                self._replace(name, follower)
+            finally:
+                follower.replacing.release()
+
+    def _replace(self, name: str, follower: Follower) -> bool:
+        """Build a follower from the log, and put it in another's place; return whether it was.
+
+        The caller holds `replacing`.
+        """
         followers = self._searcher.followers
-        new = followers.started(head)
-        with new.following, self._database.read() as connection:
-            now = heads(connection.execute).get(head.id)
+        if followers.known(name) is not follower:
+            return False
+        with self._database.read() as connection:
+            now = heads(connection.execute).get(follower.collection_id)
             if now is None:
-                return
-            new.follow(connection, now, self._goes_on)
-        while self._goes_on() and new.improve(self._goes_on):
+                return False
+            new = followers.started(now)
+            with new.following:
+                new.follow(connection, now, self._goes_on)
+
+        def goes_on() -> bool:
+            return self._goes_on() and not new.is_broken
+
+        while goes_on() and new.improve(goes_on):
             pass  # else searches of a large collection read all of it until the next round
-        followers.swap(name, follower, new)
+        self._catch_up(new, goes_on)
+        return followers.swap(name, follower, new)
+
+    def _catch_up(self, follower: Follower, goes_on: Callable[[], bool]) -> None:
+        """Apply what was written while a follower was improved, so that no search has to."""
+        with follower.following, self._database.read() as connection:
+            now = heads(connection.execute).get(follower.collection_id)
+            if now is not None and follower.can_follow(now):
+                follower.follow(connection, now, goes_on)
 
     def _goes_on(self) -> bool:
         return not self._stop.is_set()
@@ -212,6 +223,10 @@ class Maintenance:
             log.warning("maintenance of %s failed: %s", key, type(error).__name__)
         else:
             self._rests.pop(key, None)
+
+
+def _is_older(follower: Follower, head: Head) -> bool:
+    return follower.collection_id == head.id and follower.head.epoch < head.epoch
 
 
 def _malloc_trim() -> Callable[[int], int] | None:

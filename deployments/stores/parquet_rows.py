@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from deployments.errors import InvalidRequest, RagError, UnreadableDocument
 from deployments.stores.content import check_documents, invalid
-from deployments.stores.exports import EXPORT, FORMAT, SETTINGS, VERSION
+from deployments.stores.exports import EXPORT, FORMAT, SETTINGS, SOURCE, VERSION
 from deployments.stores.incoming import Incoming, Raw, exported, plain
 from deployments.stores.seals import check_seal, damaged
 from deployments.stores.texts import texts_of
@@ -60,9 +60,12 @@ class ParquetRows:
             raise damaged() from error
         self.is_export = "chunks" in self._schema.names
         self.settings = None
+        self.source: str | None = None
         if self.is_export:
             check_seal(file)
-            self.settings = _settings(footer.metadata or {})
+            metadata = footer.metadata or {}
+            self.settings = _settings(metadata)
+            self.source = metadata.get(SOURCE.encode(), b"").decode("utf-8", "replace") or None
         self._check_columns()
         self._check_sizes()
 

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from deployments.stores import schema
+from deployments.stores.collection_rows import change_collection
 
 READ_PAGE = 5000
 """Documents read together, without their text."""
@@ -17,8 +18,10 @@ PAGE = 500
 def documents_of(connection: Connection, collection_id: str) -> Iterator[Row[Any]]:
     """Yield every document of a collection without its text."""
     table = schema.documents
-    columns = table.c["id", "title", "metadata", "subject", "created_at", "updated_at"]
-    statement = select(*columns).where(table.c.collection_id == collection_id)
+    columns = table.c["id", "title", "metadata", "subject", "num_chunks"]
+    statement = select(*columns, *table.c["created_at", "updated_at", "checksum"]).where(
+        table.c.collection_id == collection_id
+    )
     statement = statement.order_by(table.c.id).limit(READ_PAGE)
     rows = connection.execute(statement).all()
     while rows:
@@ -28,9 +31,9 @@ def documents_of(connection: Connection, collection_id: str) -> Iterator[Row[Any
 
 def delete_documents(connection: Connection, collection: Row[Any], ids: Sequence[str]) -> int:
     """Delete documents, log their chunks as removed, raise the epoch; return how many chunks."""
-    chunks, documents, collections = schema.chunks, schema.documents, schema.collections
+    chunks, documents = schema.chunks, schema.documents
     sequence = collection.sequence + 1
-    num_chunks = 0
+    num_documents = num_chunks = 0
     for page in pages(ids):
         where = (chunks.c.collection_id == collection.id, chunks.c.document_id.in_(page))
         numbers = connection.scalars(select(chunks.c.number).where(*where)).all()
@@ -40,10 +43,16 @@ def delete_documents(connection: Connection, collection: Row[Any], ids: Sequence
             connection.execute(insert(schema.removed_chunks), rows)
         connection.execute(delete(chunks).where(*where))
         of_page = (documents.c.collection_id == collection.id, documents.c.id.in_(page))
-        connection.execute(delete(documents).where(*of_page))
+        num_documents += connection.execute(delete(documents).where(*of_page)).rowcount
         num_chunks += len(numbers)
-    values = {"sequence": sequence, "epoch": collection.epoch + 1}
-    connection.execute(update(collections).where(collections.c.id == collection.id).values(values))
+    change_collection(
+        connection,
+        collection,
+        sequence=sequence,
+        epoch=collection.epoch + 1,
+        num_documents=collection.num_documents - num_documents,
+        num_chunks=collection.num_chunks - num_chunks,
+    )
     return num_chunks
 
 

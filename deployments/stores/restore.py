@@ -28,6 +28,8 @@ from deployments.stores.backup import (
     tables_of,
 )
 from deployments.stores.bulk import insert_many
+from deployments.stores.checksums import COLLECTION, row_checksum
+from deployments.stores.damage import check_collection
 from deployments.stores.database import Database
 from deployments.stores.folders import BackupFolder
 from deployments.stores.ids import new_id
@@ -100,7 +102,7 @@ def restore(
         RagError: the backup is of a newer revision, or a file is not of its table.
         StoreUnavailable: the database did not answer; nothing has changed.
     """
-    with database.migration() as connection:
+    with database.migration(is_replaced=True) as connection:
         config = alembic_config(connection)
         _check_revision(ScriptDirectory.from_config(config), manifest.revision)
         if not is_replaced and _has_rows(connection):
@@ -171,9 +173,13 @@ def _fill(
 
 def _renew(rows: list[dict[str, Any]], new_ids: dict[str, str], epoch: int) -> None:
     for row in rows:
+        if "checksum" in row:
+            check_collection(row)
         new_ids[row["id"]] = row["id"] = new_id("col")
         if "epoch" in row:
             row["epoch"] = max(row["epoch"] + 1, epoch)
+        if "checksum" in row:
+            row["checksum"] = row_checksum(COLLECTION, row)
 
 
 def _rows(folder: BackupFolder, table: Table) -> Iterator[list[dict[str, Any]]]:

@@ -10,7 +10,8 @@ older epoch holds must not outlive that, so it starts anew. `subject` is the per
 document is, where the caller said so; `bucket` is the part of a collection (``buckets.py``).
 
 `suppressions` are keyed hashes of what was erased: no restored backup may bring that back.
-Checksums tell damage of the disk from data (``checksums.py``).
+Checksums tell damage of the disk from data (``checksums.py``), and a collection's counts of its
+documents and chunks tell of rows that a damaged index hides.
 
 `models` are those loaded at run time, `model_aliases` the names that requests use for them, and
 `registry_changes` has one row, once there was a change, whose `revision` every change of either
@@ -57,6 +58,7 @@ keys = Table(
     Column("created_at", String(32), nullable=False),
     Column("revoked_at", String(32)),
     Column("tenant", String(64), nullable=False, server_default="default"),
+    Column("checksum", BigInteger, nullable=False, server_default="0"),
 )
 
 collections = Table(
@@ -76,6 +78,9 @@ collections = Table(
     Column("index_settings", JSON, nullable=False, server_default="{}"),
     Column("default_metadata", JSON, nullable=False, server_default="{}"),
     Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column("num_documents", BigInteger, nullable=False, server_default="0"),
+    Column("num_chunks", BigInteger, nullable=False, server_default="0"),
+    Column("checksum", BigInteger, nullable=False, server_default="0"),
     UniqueConstraint("tenant", "name"),
 )
 

@@ -8,27 +8,23 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from deployments.config import RetrieverArgs
-from deployments.errors import CollectionNotFound, Conflict, StoreUnavailable
+from deployments.errors import CollectionNotFound, StoreUnavailable
 from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head, head, totals
-from deployments.stores.content import invalid
 from deployments.stores.database import Database
 from deployments.stores.fetching import fetch
-from deployments.stores.filters import check_filter
-from deployments.stores.follower import Follower
+from deployments.stores.follower import Disagreement, Follower
 from deployments.stores.followers import Followers
-from deployments.stores.hits import Hit
+from deployments.stores.hits import Hit, distinct
+from deployments.stores.indexes import Query
+from deployments.stores.queries import check_search, checked_query
 from deployments.stores.rankings import ShardRankings, num_wanted
 from deployments.stores.snapshots import Snapshots
-from deployments.stores.vectors import ready_vector
 from deployments.stores.workspace import Workspace
 from deployments.types import ScoredChunk, SearchRequest
 
@@ -41,7 +37,6 @@ MAX_REPLACEMENTS = 5
 PATIENCE_S = 0.25
 """How long a search waits for another one to follow the log, unless it may load by itself."""
 
-Query = NDArray[np.float32]
 Chunks = list[ScoredChunk]
 Rankings = list[list[Hit]]
 
@@ -108,7 +103,7 @@ class Searcher:
             Conflict: `query` is another model's.
             StoreUnavailable: the database did not answer; safe to retry.
         """
-        _check(request, query)
+        check_search(request, query)
         rank = partial(self._rank, request, query, embedding_model)
         _, chunks = self._found(request, rank, may_load)
         return chunks
@@ -122,10 +117,10 @@ class Searcher:
         may_load: bool = True,
     ) -> ShardRankings:
         """Return what this shard adds to a search of all shards, as `search` would find it."""
-        _check(request, query)
+        check_search(request, query)
 
         def rank(follower: Follower) -> Rankings:
-            checked = _checked(follower, request, query, embedding_model)
+            checked = checked_query(follower, request, query, embedding_model)
             limit = num_wanted(request, self._args.candidates)
             return follower.rankings(request, checked, limit=limit)
 
@@ -139,7 +134,7 @@ class Searcher:
         """Return rankings, and every chunk in them once, in the order of their first hits."""
         follower = self._follower(request, may_load)
         rankings = rank(follower)
-        hits = _distinct(rankings)
+        hits = distinct(rankings)
         if not hits:
             return rankings, []
         chunks = fetch(self._database.rows, follower, hits, request)
@@ -147,7 +142,7 @@ class Searcher:
             return rankings, chunks
         with self._pinned(request.collection) as (connection, follower):
             rankings = rank(follower)
-            hits = _distinct(rankings)
+            hits = distinct(rankings)
             chunks = fetch(connection.execute, follower, hits, request)
         if len(chunks) < len(hits):
             self.followers.drop(request.collection)
@@ -192,7 +187,12 @@ class Searcher:
                     if not follower.can_follow(now):
                         self.followers.drop(collection, follower)
                         continue
-                    follower.follow(connection, now)
+                    try:
+                        follower.follow(connection, now)
+                    except Disagreement:  # it is broken, and the next is made of the log alone
+                        if is_restored and self.snapshots is not None:
+                            self.snapshots.refuse(follower)
+                        continue
                     if is_restored and not self._is_true(connection, follower, now):
                         continue
                     self.followers.measured(collection, follower)
@@ -234,7 +234,7 @@ class Searcher:
     ) -> Rankings:
         hits = follower.search(
             request,
-            _checked(follower, request, query, embedding_model),
+            checked_query(follower, request, query, embedding_model),
             limit=request.offset + request.top_k,
             depth=max(request.candidates or self._args.candidates, request.top_k),
             rrf_k=self._args.rrf_k,
@@ -248,40 +248,3 @@ def _is_ready(follower: Follower) -> bool:
         return False
     follower.following.release()
     return True
-
-
-def _checked(
-    follower: Follower, request: SearchRequest, query: Query | None, embedding_model: str | None
-) -> Query | None:
-    """Return the query vector, if there is one, after making sure that it fits the collection."""
-    if request.vector is not None:
-        return ready_vector(request.vector, follower.dim, "vector", follower.metric)
-    if query is not None and (len(query), embedding_model) != (
-        follower.dim,
-        follower.embedding_model,
-    ):
-        raise Conflict(f"collection {request.collection!r} was embedded with another model")
-    return query
-
-
-def _distinct(rankings: Rankings) -> list[Hit]:
-    """Return the first hit of each chunk."""
-    hits: dict[int, Hit] = {}
-    for hit in chain.from_iterable(rankings):
-        hits.setdefault(hit.number, hit)
-    return list(hits.values())
-
-
-def _check(request: SearchRequest, query: Query | None) -> None:
-    if request.filter is not None:
-        check_filter(request.filter)
-    if request.top_k < 1:
-        raise invalid("top_k must be at least 1", "top_k")
-    if request.vector is not None:
-        if request.mode != "dense":
-            raise invalid("a ready vector works in dense mode only", "vector")
-        return
-    if query is None and request.mode != "lexical":
-        raise invalid("only lexical search works without a query vector", "mode")
-    if query is None and request.min_score is not None:
-        raise invalid("min_score bounds the cosine, which needs a query vector", "min_score")

@@ -6,9 +6,15 @@ from contextlib import contextmanager
 
 from sqlalchemy import exc
 
-from deployments.errors import Conflict, InvalidRequest, RagError, StoreUnavailable
+from deployments.errors import Conflict, DatabaseDamaged, InvalidRequest, RagError, StoreUnavailable
 
 NO_ANSWER = "the database did not answer"
+
+DAMAGED = "the database file is damaged"
+"""The reason that does not go away."""
+
+UNREADABLE = "Could not decode to UTF-8"
+"""How Python's `sqlite3` begins to say that a text in the file is none; it has no code."""
 
 ERRORS: dict[type[exc.SQLAlchemyError], tuple[type[RagError], str]] = {
     exc.OperationalError: (StoreUnavailable, NO_ANSWER),
@@ -26,15 +32,15 @@ ERRORS: dict[type[exc.SQLAlchemyError], tuple[type[RagError], str]] = {
 REASONS: dict[int | str, str] = {
     sqlite3.SQLITE_FULL: "the database's disk is full",
     sqlite3.SQLITE_READONLY: "the database can only be read",
-    sqlite3.SQLITE_CORRUPT: "the database file is damaged",
-    sqlite3.SQLITE_NOTADB: "the database file is damaged",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
     sqlite3.SQLITE_IOERR: "the database's disk failed",
     sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
     "53100": "the database's disk is full",
     "25006": "the database can only be read",
     "53300": "the database has no connection left",
-    "XX001": "the database file is damaged",
-    "XX002": "the database file is damaged",
+    "XX001": DAMAGED,
+    "XX002": DAMAGED,
 }
 """What an operator should know, by SQLite's primary result code or PostgreSQL's SQLSTATE."""
 
@@ -47,7 +53,9 @@ def translated() -> Iterator[None]:
     except exc.SQLAlchemyError as error:
         raise _ours(error) from error
     except sqlite3.Error as error:  # of the connections that bypass SQLAlchemy
-        raise StoreUnavailable(_reason(error) or NO_ANSWER) from error
+        raise _said(_reason(error) or NO_ANSWER) from error
+    except UnicodeDecodeError as error:  # SQLite's message about a damaged schema repeats its bytes
+        raise DatabaseDamaged(DAMAGED) from error
 
 
 @contextmanager
@@ -63,14 +71,20 @@ def files_translated() -> Iterator[None]:
 def _ours(error: exc.SQLAlchemyError) -> RagError:
     reason = _reason(error.orig) if isinstance(error, exc.DBAPIError) else None
     if reason is not None:
-        return StoreUnavailable(reason)
+        return _said(reason)
     for theirs, (ours, message) in ERRORS.items():
         if isinstance(error, theirs):
             return ours(message)
     return RagError()
 
 
+def _said(reason: str) -> RagError:
+    return DatabaseDamaged(reason) if reason == DAMAGED else StoreUnavailable(reason)
+
+
 def _reason(error: BaseException | None) -> str | None:
+    if isinstance(error, sqlite3.OperationalError) and str(error).startswith(UNREADABLE):
+        return DAMAGED
     code = getattr(error, "sqlite_errorcode", None)
     key = code & 0xFF if isinstance(code, int) else getattr(error, "sqlstate", None)
     return None if key is None else REASONS.get(key)

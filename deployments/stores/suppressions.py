@@ -1,4 +1,4 @@
-"""What was erased, as keyed hashes: a backup of before must not bring it back.
+"""What was erased, as keyed hashes: no backup or export of before must bring it back.
 
 Nobody can tell from them who or what was erased without the installation's pepper.
 """
@@ -6,7 +6,8 @@ Nobody can tell from them who or what was erased without the installation's pepp
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Table, delete, insert, inspect, select
 
@@ -16,6 +17,14 @@ from deployments.stores.removal import delete_collection, delete_documents, docu
 
 Name = Sequence[str | None]
 """What was erased: its kind, and where it was."""
+
+
+class Stored(NamedTuple):
+    """What says of a document whether it was erased since it was stored."""
+
+    id: str
+    subject: str | None
+    updated_at: str
 
 
 class Suppressions:
@@ -40,6 +49,42 @@ class Suppressions:
         erased_at = {row.digest: row.erased_at for row in rows}
         collections = connection.execute(select(schema.collections)).all() if erased_at else []
         return sum(self._reapply_to(connection, one, erased_at) for one in collections)
+
+    def among(
+        self,
+        connection: Connection,
+        tenant: str,
+        collections: Sequence[str],
+        documents: Sequence[Stored],
+    ) -> set[str]:
+        """Return the ids of those documents that were erased after they had been stored.
+
+        Called in the transaction that would store them, which holds the collection: an erasure is
+        before it, and seen, or after it, and deletes them.
+
+        Args:
+            connection: of the transaction.
+            tenant: into whose collection they come.
+            collections: the names under which they were stored, or will be.
+            documents: as they were stored then.
+        """
+        table = schema.suppressions
+        if connection.execute(select(table.c.digest).limit(1)).first() is None:
+            return set()
+        whole = [self._digest(("collection", tenant, one)) for one in collections]
+        own = [
+            [self._digest(name) for name in _names(tenant, collections, document)]
+            for document in documents
+        ]
+        erased_at: dict[bytes, str] = {}
+        for page in pages(list({*whole, *chain.from_iterable(own)})):
+            rows = connection.execute(select(table).where(table.c.digest.in_(page)))
+            erased_at |= {row.digest: row.erased_at for row in rows}
+        return {
+            document.id
+            for document, digests in zip(documents, own, strict=True)
+            if max(erased_at.get(one, "") for one in (*whole, *digests)) > document.updated_at
+        }
 
     def carry(self, connection: Connection) -> Callable[[Connection], None]:
         """Read what was erased, and return what brings it into a database that is restored."""
@@ -67,8 +112,7 @@ class Suppressions:
         doomed = [
             row.id
             for row in documents_of(connection, collection.id)
-            if max(when("document", tenant, name, row.id), when("subject", tenant, row.subject))
-            > row.updated_at
+            if max(when(*one) for one in _names(tenant, [name], row)) > row.updated_at
         ]
         if doomed:
             delete_documents(connection, collection, doomed)
@@ -77,6 +121,12 @@ class Suppressions:
     def _digest(self, name: Name) -> bytes:
         message = json.dumps(list(name)).encode("ascii")
         return hashlib.blake2b(message, key=self._pepper, digest_size=32, person=b"erased").digest()
+
+
+def _names(tenant: str, collections: Sequence[str], document: Stored | Row[Any]) -> list[Name]:
+    """Return the names under which a document of these collections may have been erased."""
+    documents: list[Name] = [("document", tenant, name, document.id) for name in collections]
+    return [*documents, ("subject", tenant, document.subject)]
 
 
 def _put(connection: Connection, table: Table, key: str, rows: Sequence[Mapping[Any, Any]]) -> None:

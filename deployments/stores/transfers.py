@@ -10,14 +10,18 @@ from deployments.stores.imports import Import, Stop
 from deployments.stores.locations import Locations
 from deployments.stores.parquet_rows import Limits
 from deployments.stores.paths import check_path
+from deployments.stores.suppressions import Suppressions
 from deployments.types import Exported, Imported
 
 
 class Transfers:
     """Exports and imports over one database and some roots."""
 
-    def __init__(self, database: Database, locations: Locations) -> None:
+    def __init__(
+        self, database: Database, locations: Locations, suppressions: Suppressions
+    ) -> None:
         self._database = database
+        self._suppressions = suppressions
         self._locations = locations
 
     def pieces(self, collection: str) -> Generator[bytes]:
@@ -58,7 +62,7 @@ class Transfers:
             Forbidden: the URI lies below no root of this tenant.
             NotFound: it names no file.
         """
-        work = Import(self._database, collection, limits)
+        work = Import(self._database, self._suppressions, collection, limits)
         if isinstance(source, bytes):
             return work.run(io.BytesIO(source), should_stop)
         with self._locations.reading(source, tenant_of(collection)) as file:

@@ -9,13 +9,17 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 from deployments.stores import schema
 from deployments.stores.buckets import bucket_of
 from deployments.stores.bulk import insert_many
-from deployments.stores.checksums import checksum, chunk_checksum, document_checksum
+from deployments.stores.checksums import DOCUMENT, checksum, chunk_checksum, row_checksum
+from deployments.stores.collection_rows import change_collection
 from deployments.stores.content import content_hash
 from deployments.stores.ids import new_id, utc_now
 from deployments.types import Document, EmbeddedText, IndexedDocument
 
 LOG_LENGTH = 10_000
 """Transactions whose removals the log keeps; a replica that missed more loads anew."""
+
+Old = tuple[bytes, int, str]
+"""Of a stored document: its content hash, number of chunks, and when it was created."""
 
 PAGE = 500
 """Ids per IN clause: SQLite and PostgreSQL both bound the parameters of a statement."""
@@ -25,34 +29,39 @@ class Write:
     """One transaction on one collection, whose row it holds: the numbers it hands out."""
 
     def __init__(self, connection: Connection, collection: Row[Any]) -> None:
-        self._connection = connection
+        self._connection, self._collection = connection, collection
         self._collection_id: str = collection.id
         self._sequence: int = collection.sequence + 1
         self._log_start: int = max(collection.log_start, self._sequence - LOG_LENGTH)
         self._next_number: int = collection.next_chunk_number
+        self._num_documents: int = collection.num_documents
+        self._num_chunks: int = collection.num_chunks
         self._defaults: dict[str, Any] = collection.default_metadata
         self._time = utc_now()
         self._documents: list[dict[str, object]] = []
         self._chunks: list[dict[str, object]] = []
         self._has_changed = False
 
-    def stored_hashes(self, document_ids: Sequence[str]) -> dict[str, tuple[bytes, int]]:
-        """Return content hash and number of chunks of those documents that are stored."""
+    def stored_hashes(self, document_ids: Sequence[str]) -> dict[str, Old]:
+        """Return what is to be known of those documents that are stored."""
         table = schema.documents
-        found: dict[str, tuple[bytes, int]] = {}
+        found: dict[str, Old] = {}
         for start in range(0, len(document_ids), PAGE):
-            statement = select(table.c.id, table.c.content_hash, table.c.num_chunks).where(
+            columns = table.c["id", "content_hash", "num_chunks", "created_at"]
+            statement = select(*columns).where(
                 table.c.collection_id == self._collection_id,
                 table.c.id.in_(document_ids[start : start + PAGE]),
             )
-            found |= {row[0]: (row[1], row[2]) for row in self._connection.execute(statement)}
+            found |= {
+                row[0]: (row[1], row[2], row[3]) for row in self._connection.execute(statement)
+            }
         return found
 
     def put(
         self,
         document: Document,
         embedded: EmbeddedText,
-        old: tuple[bytes, int] | None,
+        old: Old | None,
         times: tuple[str, str] | None = None,
     ) -> IndexedDocument:
         """Write one document and log its chunks, unless its content hash is the old one.
@@ -65,23 +74,26 @@ class Write:
         digest = content_hash(document)
         if old is not None and old[0] == digest:
             return IndexedDocument(document.id, "unchanged", old[1])
+        created_at, updated_at = times or (self._time, self._time)
+        if old is not None:
+            created_at, updated_at = old[2], self._time
         values: dict[str, object] = {
+            "id": document.id,
             "title": document.title,
             "text": document.text,
             "metadata": document.metadata,
-            "checksum": document_checksum(document.id, document.title, document.metadata),
             "text_checksum": checksum(document.text),
             "content_hash": digest,
             "subject": document.subject,
             "num_chunks": len(embedded.segments),
-            "updated_at": self._time,
+            "created_at": created_at,
+            "updated_at": updated_at,
         }
+        values["checksum"] = row_checksum(DOCUMENT, values)
         table = schema.documents
         if old is None:
-            created_at, updated_at = times or (self._time, self._time)
-            values |= {"id": document.id, "created_at": created_at, "updated_at": updated_at}
-            values |= {"collection_id": self._collection_id}
-            self._documents.append(values)
+            self._num_documents += 1
+            self._documents.append({**values, "collection_id": self._collection_id})
         else:
             self._remove_chunks(document.id)
             where = is_document(self._collection_id, document.id)
@@ -96,6 +108,7 @@ class Write:
         self._remove_chunks(document_id)
         where = is_document(self._collection_id, document_id)
         result = self._connection.execute(delete(schema.documents).where(where))
+        self._num_documents -= result.rowcount
         self._has_changed = self._has_changed or result.rowcount == 1
         return result.rowcount == 1
 
@@ -107,16 +120,16 @@ class Write:
             insert_many(self._connection, schema.chunks, self._chunks)
         if not self._has_changed:
             return
-        collections, removed = schema.collections, schema.removed_chunks
-        self._connection.execute(
-            update(collections)
-            .where(collections.c.id == self._collection_id)
-            .values(
-                sequence=self._sequence,
-                next_chunk_number=self._next_number,
-                log_start=self._log_start,
-            )
+        change_collection(
+            self._connection,
+            self._collection,
+            sequence=self._sequence,
+            next_chunk_number=self._next_number,
+            log_start=self._log_start,
+            num_documents=self._num_documents,
+            num_chunks=self._num_chunks,
         )
+        removed = schema.removed_chunks
         self._connection.execute(
             delete(removed).where(
                 removed.c.collection_id == self._collection_id,
@@ -149,6 +162,7 @@ class Write:
             }
             self._chunks.append(row)
             self._next_number += 1
+            self._num_chunks += 1
         self._has_changed = True
 
     def _remove_chunks(self, document_id: str) -> None:
@@ -161,6 +175,7 @@ class Write:
             {"collection_id": self._collection_id, "sequence": self._sequence, "number": number}
             for number in numbers
         ]
+        self._num_chunks -= len(rows)
         if rows:
             self._connection.execute(insert(schema.removed_chunks), rows)
             self._connection.execute(delete(chunks).where(where))
@@ -170,3 +185,10 @@ def is_document(collection_id: str, document_id: str) -> ColumnElement[bool]:
     """Return the condition on `documents` that holds for one."""
     documents = schema.documents
     return and_(documents.c.collection_id == collection_id, documents.c.id == document_id)
+
+
+def has_chunks(connection: Connection, collection_id: str, document_id: str) -> bool:
+    """Return whether there are chunks of a document: then it is stored, even if it is not found."""
+    chunks = schema.chunks
+    where = (chunks.c.collection_id == collection_id, chunks.c.document_id == document_id)
+    return connection.execute(select(chunks.c.number).where(*where).limit(1)).first() is not None

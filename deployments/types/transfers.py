@@ -26,7 +26,10 @@ class RowError:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Imported:
-    """What became of a file's rows. Of the refused ones only the first are named in `errors`."""
+    """What became of a file's rows. Of the refused ones only the first are named in `errors`.
+
+    `num_suppressed` rows were left out: their documents have been erased since the export.
+    """
 
     collection: str
     num_rows: int
@@ -35,4 +38,5 @@ class Imported:
     num_unchanged: int
     num_chunks: int
     num_failed: int
+    num_suppressed: int
     errors: tuple[RowError, ...]

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from deployments.config import RetrieverArgs
+from deployments.database_replica import NUM_READERS
 from deployments.errors import (
     CollectionNotFound,
     Conflict,
+    DatabaseDamaged,
     DocumentNotFound,
     EngineFailed,
-    StoreUnavailable,
 )
-from deployments.retriever import NUM_READERS, Retriever
+from deployments.retriever import Retriever
 from deployments.stores.follower import Follower
 from deployments.types import ScoredChunk, SearchRequest, Vectors
 from tests.unit.stores.material import DIM, MODEL, doc, embed, settings, vector
@@ -154,7 +155,7 @@ async def test_health_follows_the_database(replicas: list[Retriever], tmp_path: 
     for file in (tmp_path / "state").iterdir():
         file.unlink()
     (tmp_path / "state" / "ragserve.db").write_bytes(b"damaged" * 1000)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(DatabaseDamaged):
         await replicas[0].check_health()
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModel
 from deployments.engines.embedding.bert import BertEncoder
 from deployments.engines.embedding.int8 import SAMPLES, can_multiply
 from deployments.engines.embedding.model_folder import ModelFolder
-from deployments.engines.embedding.tokenization import FastTokenizer
+from deployments.engines.texts.tokenizer import FastTokenizer
 from deployments.errors import EngineFailed
 from deployments.types import Vectors
 

@@ -1,55 +1,41 @@
-"""The engine that all embedders share: tokenizer, segmentation, batcher and model put together.
+"""The engine that all embedders share: texts cut into segments, and a vector for each.
 
-Tokens are counted on one thread and vectors computed on another, so that the event loop stays free.
-A subclass says how its model is loaded.
+Queries and documents are tokenised on two threads, so that neither waits for the other. A subclass
+says how its model is loaded.
 """
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 
 from deployments.config import EmbedderArgs
-from deployments.engines.embedding.batching import TokenBatcher
 from deployments.engines.embedding.model import Model, TokenIds
-from deployments.engines.embedding.segmentation import Segmenter
-from deployments.errors import EngineFailed, RagError
+from deployments.engines.texts.engine import TextEngine
+from deployments.engines.texts.segmentation import Segmenter
+from deployments.errors import EngineFailed
 from deployments.types import EmbeddedText, Segment, Vectors
-
-Result = TypeVar("Result")
 
 MIN_SEGMENT_TOKENS = 16
 """A smaller segment could fail to hold one character with the special tokens around it."""
-
-_TEXTS_PER_CALL = 64
-"""Texts tokenised before another caller gets its turn on the thread."""
 
 _LONG_TEXT = 10_000
 """Characters of a text that would keep queries waiting, so it takes the documents' thread."""
 
 
-class BatchedEmbedder(ABC):
+class BatchedEmbedder(TextEngine[EmbedderArgs, Model, TokenIds]):
     """An `EmbeddingEngine` on top of a blocking model."""
 
+    kind = "embedding"
+
     def __init__(self, args: EmbedderArgs) -> None:
-        self._args = args
-        self._text_thread = ThreadPoolExecutor(1, "embedding-text")
-        self._document_thread = ThreadPoolExecutor(1, "embedding-documents")
-        self._loader = ThreadPoolExecutor(1, "embedding-loader")
-        self._workers: ThreadPoolExecutor | None = None
-        self._loaded: tuple[Model, TokenBatcher] | None = None
+        super().__init__(args)
+        self._document_thread = self._thread("documents")
 
-    @abstractmethod
-    def load(self, args: EmbedderArgs) -> Model:
-        """Load the model; called on a thread of its own.
-
-        Raises:
-            EngineFailed: the model cannot be loaded.
-        """
+    def compute(self, model: Model, items: Sequence[TokenIds]) -> Vectors:
+        """Return the vector of each sequence."""
+        return model.encode(items)
 
     @property
     def dim(self) -> int:
@@ -67,31 +53,9 @@ class BatchedEmbedder(ABC):
         Raises:
             EngineFailed: the model cannot be loaded.
         """
-        if self._loaded is not None:
-            return
         if 0 < self._args.segment_tokens < MIN_SEGMENT_TOKENS:
             raise EngineFailed(f"segment_tokens must be 0 or at least {MIN_SEGMENT_TOKENS}")
-        loop = asyncio.get_running_loop()
-        try:
-            model = await loop.run_in_executor(self._loader, self.load, self._args)
-        except RagError:
-            raise
-        except Exception as error:
-            # Loaders raise anything for a damaged folder; the caller needs one typed error.
-            raise EngineFailed(
-                f"the embedding model does not load: {type(error).__name__}"
-            ) from error
-        self._workers = ThreadPoolExecutor(
-            model.num_workers, "embedding-model", initializer=model.prepare_worker
-        )
-        batcher = TokenBatcher(
-            model.encode,
-            self._workers,
-            num_workers=model.num_workers,
-            max_batch_tokens=self._args.max_batch_tokens,
-            max_waiting_tokens=self._args.max_waiting_tokens,
-        )
-        self._loaded = (model, batcher)
+        await super().start()
 
     async def embed(self, texts: Sequence[str]) -> tuple[Vectors, list[int]]:
         """Return one vector per text, in order, and each text's number of tokens."""
@@ -126,33 +90,6 @@ class BatchedEmbedder(ABC):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._document_thread, segmenter.segment, text)
 
-    def num_tokens_waiting(self) -> int:
-        """Return how many tokens are queued."""
-        return 0 if self._loaded is None else self._batcher.num_tokens_waiting()
-
-    async def stop(self) -> None:
-        """Free the weights; waiting callers get EngineFailed."""
-        if self._loaded is not None:
-            await self._batcher.stop()
-            self._loaded = None
-        self._text_thread.shutdown(wait=False, cancel_futures=True)
-        self._document_thread.shutdown(wait=False, cancel_futures=True)
-        self._loader.shutdown(wait=False)
-        if self._workers is not None:
-            self._workers.shutdown(wait=False, cancel_futures=True)
-
-    @property
-    def _model(self) -> Model:
-        if self._loaded is None:
-            raise EngineFailed("the embedding engine is not running")
-        return self._loaded[0]
-
-    @property
-    def _batcher(self) -> TokenBatcher:
-        if self._loaded is None:
-            raise EngineFailed("the embedding engine is not running")
-        return self._loaded[1]
-
     def _segmenter(self, overlap_tokens: int) -> Segmenter:
         return Segmenter(self._model.tokenizer, self.max_tokens, overlap_tokens)
 
@@ -173,21 +110,6 @@ class BatchedEmbedder(ABC):
 
     def _encode(self, text: str, segments: Sequence[Segment]) -> Sequence[TokenIds]:
         return self._model.tokenizer.encode([text[part.start : part.end] for part in segments])
-
-    async def _tokenize(
-        self,
-        texts: Sequence[str],
-        work: Callable[[Sequence[str]], list[Result]],
-        thread: ThreadPoolExecutor,
-    ) -> list[Result]:
-        """Return `work` of the texts, done on a thread in turns with other callers."""
-        self._batcher.admit(0)
-        results: list[Result] = []
-        loop = asyncio.get_running_loop()
-        for start in range(0, len(texts), _TEXTS_PER_CALL):
-            some = texts[start : start + _TEXTS_PER_CALL]
-            results += await loop.run_in_executor(thread, work, some)
-        return results
 
     async def _vectors(self, sequences: Sequence[TokenIds]) -> Vectors:
         if not sequences:

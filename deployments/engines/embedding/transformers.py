@@ -14,8 +14,8 @@ from deployments.engines.embedding.encoder import load_encoder
 from deployments.engines.embedding.engine import BatchedEmbedder
 from deployments.engines.embedding.model import Model
 from deployments.engines.embedding.model_folder import read_model_folder
-from deployments.engines.embedding.tokenization import FastTokenizer
 from deployments.engines.heap import trim
+from deployments.engines.texts.tokenizer import FastTokenizer
 from deployments.engines.weights import locate
 
 _MAX_WORKERS = 8

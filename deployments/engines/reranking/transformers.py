@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Encoding, Tokenizer
 from transformers import AutoModelForSequenceClassification
 
 from deployments.config import MIN_PAIR_TOKENS, RerankerArgs
 from deployments.engines.reranking.engine import BatchedReranker
 from deployments.engines.reranking.model import Pair, PairModel
+from deployments.engines.texts.tokenizer import FastTokenizer
 from deployments.engines.weights import locate
 from deployments.errors import EngineFailed
 from deployments.types import Vectors
@@ -51,35 +51,16 @@ class TransformersReranker(BatchedReranker):
         )
 
 
-class FastPairTokenizer:
-    """A fast tokenizer that cuts and pads nothing and takes every text as mere text.
-
-    What looks like a control token in a text (`[SEP]`) is encoded as the characters it is made of.
-    """
+class FastPairTokenizer(FastTokenizer):
+    """A model's tokenizer for a query and a text together."""
 
     def __init__(self, folder: Path) -> None:
-        path = folder / "tokenizer.json"
-        if not path.is_file():
-            raise EngineFailed("the reranking model's folder has no tokenizer.json")
-        self._tokenizer = Tokenizer.from_file(str(path))
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True
-        self.num_special = self._tokenizer.num_special_tokens_to_add(is_pair=True)
+        super().__init__(folder, is_pair=True)
 
     def pairs(self, query: str, texts: Sequence[str]) -> list[Pair]:
         """Return the query with each text, as the model's own template puts them together."""
-        query = _valid(query)
-        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(
-            [(query, _valid(text)) for text in texts]
-        )
+        encodings = self.encode_pairs(query, texts)
         return [Pair(encoding.ids, encoding.type_ids) for encoding in encodings]
-
-    def spans(self, text: str) -> list[tuple[int, int]]:
-        """Return the code points `[start, end)` of each token of a text, without special tokens."""
-        encoding = self._tokenizer.encode(_valid(text), add_special_tokens=False)
-        spans: list[tuple[int, int]] = encoding.offsets
-        return spans
 
 
 class CrossEncoder:
@@ -132,10 +113,3 @@ def _device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError):
         raise EngineFailed(f"the device {name!r} is not available to the reranker") from None
-
-
-def _valid(text: str) -> str:
-    """Return the text with lone surrogates replaced, which UTF-8 cannot hold; offsets stay."""
-    if text.isascii():
-        return text
-    return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)

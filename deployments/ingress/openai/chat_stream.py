@@ -5,16 +5,14 @@ All that is the same in every chunk is encoded once; a delta costs one string li
 
 from typing import Any
 
-from deployments.errors import RagError
-from deployments.ingress.generation import Answer
 from deployments.ingress.openai.logprobs import chat_logprobs
-from deployments.ingress.openai.usage import usage_of
+from deployments.ingress.openai.stream import OpenAIStream
 from deployments.ingress.services import sources_of
-from deployments.ingress.sse import DONE, block, dumps, error_block, quote
+from deployments.ingress.sse import block, dumps, quote
 from deployments.types import AnswerEvent, Delta, Finished, PromptAccepted
 
 
-class ChatStream:
+class ChatStream(OpenAIStream):
     """Encodes one chat completion; with sources, they stand on the very first chunk."""
 
     def __init__(
@@ -27,13 +25,15 @@ class ChatStream:
         has_logprobs: bool,
         collection: str | None,
     ) -> None:
-        self._header = {**header, "object": "chat.completion.chunk"}
-        self._request_id = request_id
-        self._has_usage_chunk = has_usage_chunk
-        self._has_logprobs = has_logprobs
+        super().__init__(
+            {**header, "object": "chat.completion.chunk"},
+            num_choices,
+            request_id=request_id,
+            has_usage_chunk=has_usage_chunk,
+            has_logprobs=has_logprobs,
+        )
         self._collection = collection
         self._has_begun = [False] * num_choices
-        self.answer = Answer.of(num_choices)
         self._heads = self._made_heads()
 
     def event(self, event: AnswerEvent) -> bytes:
@@ -50,17 +50,6 @@ class ChatStream:
             return self._begin(event.index) + self._finish(event)
         return b""
 
-    def end(self) -> bytes:
-        """Return the usage chunk where it was asked for, and `[DONE]`."""
-        self.answer.check_whole()
-        if not self._has_usage_chunk:
-            return DONE
-        return block({**self._header, "choices": [], "usage": usage_of(self.answer)}) + DONE
-
-    def error(self, error: RagError) -> bytes:
-        """Return the terminal block of a stream that failed."""
-        return error_block(error, self._request_id)
-
     def _made_heads(self) -> list[str]:
         prefix = f'data: {dumps(self._header)[:-1]},"choices":[{{"index":'
         return [f'{prefix}{i},"delta":{{"content":' for i in range(len(self._has_begun))]
@@ -69,7 +58,8 @@ class ChatStream:
         """Return the chunk with the role, before a choice's first other chunk."""
         if self._has_begun[index]:
             return b""
-        chunk = self._chunk(index, {"role": "assistant", "content": ""}, None)
+        choice = _choice(index, {"role": "assistant", "content": ""}, None)
+        chunk = {**self._header, "choices": [choice]}
         if self._collection and not any(self._has_begun):
             chunk["sources"] = sources_of(self._collection, self.answer.chunks or ())
         self._has_begun[index] = True
@@ -84,15 +74,8 @@ class ChatStream:
         return f"{head}{quote(delta.text)}{tail}".encode("ascii")
 
     def _finish(self, event: Finished) -> bytes:
-        """Return the finish chunk; the last one carries the usage unless a chunk of its own does.
+        return self._finished(_choice(event.index, {}, event.finish_reason))
 
-        Dify never asks for a usage chunk, and without any usage it tries to download a tokenizer.
-        """
-        chunk = self._chunk(event.index, {}, event.finish_reason)
-        if self.answer.is_whole and not self._has_usage_chunk:
-            chunk["usage"] = usage_of(self.answer)
-        return block(chunk)
 
-    def _chunk(self, index: int, delta: dict[str, str], reason: str | None) -> dict[str, Any]:
-        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return {**self._header, "choices": [choice]}
+def _choice(index: int, delta: dict[str, str], reason: str | None) -> dict[str, Any]:
+    return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}

@@ -2,15 +2,13 @@
 
 from typing import Any
 
-from deployments.errors import RagError
-from deployments.ingress.generation import Answer
 from deployments.ingress.openai.logprobs import legacy_logprobs
-from deployments.ingress.openai.usage import usage_of
-from deployments.ingress.sse import DONE, block, dumps, error_block, quote
+from deployments.ingress.openai.stream import OpenAIStream
+from deployments.ingress.sse import dumps, quote
 from deployments.types import AnswerEvent, Delta, Finished
 
 
-class CompletionStream:
+class CompletionStream(OpenAIStream):
     """Encodes the choices of one text completion request."""
 
     def __init__(
@@ -22,12 +20,14 @@ class CompletionStream:
         has_usage_chunk: bool,
         has_logprobs: bool,
     ) -> None:
-        self._header = header
-        self._request_id = request_id
-        self._has_usage_chunk = has_usage_chunk
-        self._has_logprobs = has_logprobs
+        super().__init__(
+            header,
+            num_choices,
+            request_id=request_id,
+            has_usage_chunk=has_usage_chunk,
+            has_logprobs=has_logprobs,
+        )
         self._offsets = [0] * num_choices
-        self.answer = Answer.of(num_choices)
         prefix = f'data: {dumps(header)[:-1]},"choices":[{{"index":'
         self._heads = [f'{prefix}{i},"text":' for i in range(num_choices)]
 
@@ -37,17 +37,6 @@ class CompletionStream:
             return self._delta(event) if event.text or event.logprobs else b""
         self.answer.count(event)
         return self._finish(event) if isinstance(event, Finished) else b""
-
-    def end(self) -> bytes:
-        """Return the usage chunk where it was asked for, and `[DONE]`."""
-        self.answer.check_whole()
-        if not self._has_usage_chunk:
-            return DONE
-        return block({**self._header, "choices": [], "usage": usage_of(self.answer)}) + DONE
-
-    def error(self, error: RagError) -> bytes:
-        """Return the terminal block of a stream that failed."""
-        return error_block(error, self._request_id)
 
     def _delta(self, delta: Delta) -> bytes:
         logprobs = "null"
@@ -59,13 +48,5 @@ class CompletionStream:
         return f"{self._heads[delta.index]}{quote(delta.text)}{tail}".encode("ascii")
 
     def _finish(self, event: Finished) -> bytes:
-        choice = {
-            "index": event.index,
-            "text": "",
-            "logprobs": None,
-            "finish_reason": event.finish_reason,
-        }
-        chunk = {**self._header, "choices": [choice]}
-        if self.answer.is_whole and not self._has_usage_chunk:
-            chunk["usage"] = usage_of(self.answer)
-        return block(chunk)
+        choice = {"index": event.index, "text": "", "logprobs": None}
+        return self._finished({**choice, "finish_reason": event.finish_reason})

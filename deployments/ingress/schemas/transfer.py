@@ -59,7 +59,10 @@ class RefusedRow(BaseModel):
 
 
 class ImportResult(BaseModel):
-    """What became of the rows; `errors` names the first of the refused ones."""
+    """What became of the rows; `errors` names the first of the refused ones.
+
+    `num_suppressed` rows of an export were left out, since their documents have been erased.
+    """
 
     collection: str
     num_rows: int
@@ -68,4 +71,5 @@ class ImportResult(BaseModel):
     num_unchanged: int
     num_chunks: int
     num_failed: int
+    num_suppressed: int
     errors: list[RefusedRow]

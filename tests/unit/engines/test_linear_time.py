@@ -11,10 +11,10 @@ import pytest
 from deployments.engines.cleaning.cleaner import clean
 from deployments.engines.cleaning.options import CleanOptions, Draft
 from deployments.engines.cleaning.personal import find_personal
-from deployments.engines.embedding.borders import Borders
 from deployments.engines.extraction.decoding import decode
 from deployments.engines.extraction.detection import detect
 from deployments.engines.extraction.extract import extract_text
+from deployments.engines.texts.borders import Borders
 from deployments.stores.highlights import highlights
 from deployments.stores.tokens import document_tokens, tokens
 

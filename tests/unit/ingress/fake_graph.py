@@ -394,7 +394,7 @@ class FakeGraph:
     async def import_collection(
         self, collection: str, source: bytes | str, *, max_document_bytes: int, timeout_s: float
     ) -> Imported:
-        """Take a document per line; refuse those that are longer than allowed."""
+        """Take a document per line; refuse what is longer than allowed, leave out `erased`."""
         self._fail()
         self.sources.append(source)
         lines = source.splitlines() if isinstance(source, bytes) else []
@@ -402,11 +402,12 @@ class FakeGraph:
         return Imported(
             collection=collection,
             num_rows=len(lines),
-            num_created=len(lines) - len(bad),
+            num_created=len(lines) - len(bad) - lines.count(b"erased"),
             num_replaced=0,
             num_unchanged=0,
             num_chunks=0,
             num_failed=len(bad),
+            num_suppressed=lines.count(b"erased"),
             errors=tuple(RowError(i, f"row{i}", "too large", "text") for i in bad),
         )
 

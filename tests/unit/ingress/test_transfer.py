@@ -107,3 +107,10 @@ async def test_errors_of_an_import_keep_their_status(
     graph.error = Conflict("another model")
     response = await client.post(IMPORT, content=b"x", headers={"content-type": PARQUET})
     assert response.status_code == 409
+
+
+async def test_import_reports_what_was_erased(client: httpx.AsyncClient) -> None:
+    body = b"a\nerased\nb\nerased"
+    answer = (await client.post(IMPORT, content=body, headers={"content-type": PARQUET})).json()
+    assert (answer["num_rows"], answer["num_created"], answer["num_suppressed"]) == (4, 2, 2)
+    assert answer["errors"] == []

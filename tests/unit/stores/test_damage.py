@@ -10,6 +10,8 @@ import pytest
 
 from deployments.stores import changes, lexical, manifest
 from deployments.stores.buckets import Shard
+from deployments.stores.collection_rows import change_collection
+from deployments.stores.collections import require_collection
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from tests.unit.stores.replica import Replica, fill
@@ -225,6 +227,8 @@ def test_snapshot_of_another_history_is_refused(saved: Saved):
         connection.execute(
             changes.schema.chunks.delete().where(changes.schema.chunks.c.document_id == "d7")
         )
+        row = require_collection(connection, "c")
+        change_collection(connection, row, num_chunks=row.num_chunks - 1)
     replica = Replica(saved.database, saved.state)
     assert "d7" not in {chunk.document_id for chunk in replica.find(top_k=1000)}
     assert replica.snapshots.num_refused == 1

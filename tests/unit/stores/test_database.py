@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, bindparam, exc, insert, select, text
 
-from deployments.errors import Conflict, RagError, StoreUnavailable
+from deployments.errors import Conflict, DatabaseDamaged, RagError, StoreUnavailable
 from deployments.stores import schema, sqlite
 from deployments.stores.database import Database
 from deployments.stores.sql_errors import ERRORS, translated
@@ -168,13 +168,13 @@ def test_sqlite_lock_held_too_long_is_unavailable(tmp_path: Path, monkeypatch):
     database.close()
 
 
-def test_sqlite_file_that_is_no_database_is_unavailable(tmp_path: Path):
+def test_sqlite_file_that_is_no_database_is_damaged(tmp_path: Path):
     path = tmp_path / "test.db"
     path.write_bytes(b"no database" * 1000)
     database = Database(f"sqlite:///{path}")
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(DatabaseDamaged):
         database.check()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(DatabaseDamaged):
         database.rows(NAMES, {"name": "n", "ids": []})
     database.close()
 

@@ -119,3 +119,32 @@ def test_files_of_what_is_unloaded_go(
         assert len(list((tmp_path / "state").glob("replicas/*/*/meta.json"))) == 1
     replica.close()
     assert list((tmp_path / "state").glob("replicas/*/*/*")) == []
+
+
+def test_room_is_made_at_the_cost_of_the_others(monkeypatch: pytest.MonkeyPatch):
+    sizes = Sizes(monkeypatch, max_bytes=100)
+    for name in "abc":
+        sizes.search(name, 30)
+    with sizes.held.room("a", 30) as has_room:
+        assert has_room
+        assert sizes.names == ["c", "a"]
+        sizes.search("d", 30)
+        assert sizes.names == ["a", "d"], "it is kept free meanwhile"
+    sizes.search("b", 30)
+    assert sizes.names == ["a", "d", "b"]
+
+
+def test_room_that_cannot_be_made_costs_nobody_anything(monkeypatch: pytest.MonkeyPatch):
+    sizes = Sizes(monkeypatch, max_bytes=100)
+    sizes.search("a", 60)
+    sizes.search("b", 30)
+    with sizes.held.room("a", 60) as has_room:
+        assert not has_room
+        assert sizes.names == ["a", "b"]
+
+
+def test_room_is_there_without_a_budget(monkeypatch: pytest.MonkeyPatch):
+    sizes = Sizes(monkeypatch)
+    sizes.search("a", 60)
+    with sizes.held.room("a", 1 << 60) as has_room:
+        assert has_room

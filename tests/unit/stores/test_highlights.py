@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.stores.highlights import highlights
-from deployments.stores.lexical import query_terms
+from deployments.stores.terms import query_terms
 
 
 def marked(query: str, text: str) -> list[str]:

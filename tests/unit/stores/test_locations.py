@@ -9,6 +9,7 @@ from deployments.errors import Conflict, Forbidden, InvalidRequest, NotFound, Ra
 from deployments.stores.database import Database
 from deployments.stores.locations import Locations, locations_of
 from deployments.stores.parquet_rows import Limits
+from deployments.stores.suppressions import Suppressions
 from deployments.stores.transfers import Transfers
 from tests.unit.stores.material import doc, put
 
@@ -165,7 +166,7 @@ def test_full_disk_is_named_and_leaves_nothing(locations: Locations, root: Path)
 
 def test_collections_move_by_uri(database: Database, locations: Locations, root: Path):
     put(database, [doc("1", "text"), doc("2", "more")])
-    transfers = Transfers(database, locations)
+    transfers = Transfers(database, locations, Suppressions(bytes(32)))
     uri = f"{root}/default/c.parquet"
     report = transfers.export_to("c", uri, lambda: False)
     assert (report.num_documents, report.num_chunks) == (2, 2)

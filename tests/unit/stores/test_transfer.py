@@ -24,8 +24,11 @@ from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.exports import Export
 from deployments.stores.imports import Import
+from deployments.stores.suppressions import Suppressions
 from deployments.types import CollectionSettings, Document, EmbeddedText, Imported, Segment
 from tests.unit.stores.material import DIM, MODEL, doc, embed, put, settings, vector
+
+SUPPRESSIONS = Suppressions(bytes(32))
 
 DOCUMENTS = [
     doc("plain"),
@@ -49,7 +52,7 @@ def exported(database: Database, collection: str = "c") -> bytes:
 
 
 def imported(database: Database, content: bytes, collection: str = "c") -> Imported:
-    return Import(database, collection).run(io.BytesIO(content))
+    return Import(database, SUPPRESSIONS, collection).run(io.BytesIO(content))
 
 
 def table(**columns: object) -> bytes:
@@ -310,7 +313,7 @@ def test_bad_rows_are_reported_and_keep_no_other_out(database: Database):
     content = table(
         id=ids, text=texts, vector=pa.array(vectors, pa.list_(pa.float64())), metadata=metadata
     )
-    report = Import(database, "c", imports.Limits(1000)).run(io.BytesIO(content))
+    report = Import(database, SUPPRESSIONS, "c", imports.Limits(1000)).run(io.BytesIO(content))
     assert (report.num_rows, report.num_created, report.num_failed) == (21, 2, 19)
     assert [(e.row, e.param) for e in report.errors] == [
         (i, row[4]) for i, row in enumerate(rows) if row[4]
@@ -387,7 +390,7 @@ def test_stopped_import_says_what_it_stored(database: Database, monkeypatch: pyt
     )
     asked = iter([False, False, True])
     with pytest.raises(DeadlineExceeded) as caught:
-        Import(database, "c").run(io.BytesIO(content), lambda: next(asked))
+        Import(database, SUPPRESSIONS, "c").run(io.BytesIO(content), lambda: next(asked))
     assert "first 20 rows" in caught.value.message
     assert CollectionStore(database).get("c").num_documents == 20
     assert imported(database, content).num_unchanged == 20

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from deployments.stores.checksums import checksum, chunk_checksum, document_checksum
+from deployments.stores.checksums import checksum, chunk_checksum, sorted_json
 
 revision = "0003"
 down_revision = "0002"
@@ -67,7 +67,7 @@ def _fill_documents() -> None:
         metadata = row.metadata if isinstance(row.metadata, dict) else json.loads(row.metadata)
         where = (table.c.collection_id == row.collection_id) & (table.c.id == row.id)
         values = {
-            "checksum": document_checksum(row.id, row.title, metadata),
+            "checksum": checksum(row.id, row.title, sorted_json(metadata)),
             "text_checksum": checksum(row.text),
         }
         op.get_bind().execute(sa.update(table).where(where).values(values))

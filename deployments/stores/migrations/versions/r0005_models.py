@@ -1,13 +1,13 @@
 """Models loaded at run time, their aliases, and leases.
 
-Revision: 0005, after 0003, 2026-11-23
+Revision: 0005, after 0004, 2026-11-23
 """
 
 import sqlalchemy as sa
 from alembic import op
 
 revision = "0005"
-down_revision = "0003"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

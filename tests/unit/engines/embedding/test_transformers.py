@@ -15,8 +15,8 @@ from deployments.engines.embedding.bert import BertEncoder
 from deployments.engines.embedding.encoder import PaddedEncoder, load_encoder
 from deployments.engines.embedding.int8 import can_multiply
 from deployments.engines.embedding.model_folder import ModelFolder, read_model_folder
-from deployments.engines.embedding.tokenization import FastTokenizer
 from deployments.engines.embedding.transformers import TransformersEmbedder
+from deployments.engines.texts.tokenizer import FastTokenizer
 from deployments.engines.weights import locate
 from deployments.errors import EngineFailed
 from deployments.types import Vectors

@@ -8,9 +8,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from deployments.config import RerankerArgs
-from deployments.engines.embedding.segmentation import Segmenter
 from deployments.engines.reranking.engine import _Beside
 from deployments.engines.reranking.transformers import FastPairTokenizer, TransformersReranker
+from deployments.engines.texts.segmentation import Segmenter
 from deployments.errors import EngineFailed
 from tests.unit.engines.reranking.tiny import save_bert, save_roberta
 

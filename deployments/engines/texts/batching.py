@@ -1,28 +1,31 @@
 """Token-aware batching: concurrent callers share batches that are bounded by tokens, not by count.
 
 Callers take turns, sequence by sequence, so that a query never waits for all of somebody else's
-documents and nobody starves. It knows neither texts nor models: it carries token ids to `encode`.
+documents and nobody starves. It knows neither texts nor models: it carries tokens to `compute`.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from deployments.engines.embedding.model import Encode, TokenIds
 from deployments.errors import EngineFailed, Overloaded
 from deployments.types import Vectors
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item", bound=Sequence[int])
+"""What becomes one row: its length is its number of tokens."""
 
-class _Job:
+
+class _Job(Generic[Item]):
     """What one caller waits for: its sequences, and the vectors that are ready so far."""
 
-    def __init__(self, sequences: Sequence[TokenIds], result: asyncio.Future[Vectors]) -> None:
+    def __init__(self, sequences: Sequence[Item], result: asyncio.Future[Vectors]) -> None:
         self.sequences = sequences
         self.result = result
         self.num_taken = 0
@@ -47,33 +50,33 @@ class _Job:
             self.result.set_exception(EngineFailed("the model failed on this batch"))
 
 
-_Batch = list[tuple[_Job, int]]
+_Batch = list[tuple[_Job[Item], int]]
 
 _MIN_BATCH_TOKENS = 512
 """Smaller batches are not made to keep every worker busy: each costs a fixed time."""
 
 
-class TokenBatcher:
-    """Runs `encode` on batches of at most `max_batch_tokens` padded tokens, one on each worker."""
+class TokenBatcher(Generic[Item]):
+    """Runs `compute` on batches of at most `max_batch_tokens` padded tokens, one on each worker."""
 
     def __init__(
         self,
-        encode: Encode,
+        compute: Callable[[Sequence[Item]], Vectors],
         executor: Executor,
         *,
         num_workers: int,
         max_batch_tokens: int,
         max_waiting_tokens: int,
     ) -> None:
-        self._encode = encode
+        self._run_batch = compute
         self._executor = executor
         self._num_workers = num_workers
         self._idle = asyncio.Semaphore(num_workers)
         self._batches: set[asyncio.Task[None]] = set()
         self._max_batch_tokens = max_batch_tokens
         self._max_waiting_tokens = max_waiting_tokens
-        self._jobs: deque[_Job] = deque()
-        self._unfinished: set[_Job] = set()
+        self._jobs: deque[_Job[Item]] = deque()
+        self._unfinished: set[_Job[Item]] = set()
         self._num_waiting = 0
         self._wake = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._run())
@@ -93,7 +96,7 @@ class TokenBatcher:
             error.retry_after_s = 1
             raise error
 
-    async def submit(self, sequences: Sequence[TokenIds]) -> Vectors:
+    async def submit(self, sequences: Sequence[Item]) -> Vectors:
         """Return one vector per sequence, float32[n, dim], n ≥ 1.
 
         A cancelled caller's sequences leave the queue at once.
@@ -135,11 +138,11 @@ class TokenBatcher:
                 self._idle.release()
                 self._wake.clear()
 
-    async def _compute(self, batch: _Batch) -> None:
+    async def _compute(self, batch: _Batch[Item]) -> None:
         sequences = [job.sequences[index] for job, index in batch]
         loop = asyncio.get_running_loop()
         try:
-            vectors = await loop.run_in_executor(self._executor, self._encode, sequences)
+            vectors = await loop.run_in_executor(self._executor, self._run_batch, sequences)
         except Exception as error:
             # Whatever the model raises concerns this batch only; the batcher has to go on.
             log.error("a batch of %d texts failed: %s", len(batch), type(error).__name__)
@@ -152,12 +155,12 @@ class TokenBatcher:
         for (job, index), vector in zip(batch, vectors, strict=True):
             job.fill(index, vector)
 
-    def _take(self) -> _Batch:
+    def _take(self) -> _Batch[Item]:
         """Return the next batch, sorted by length; empty when nobody waits.
 
         It takes no more than a worker's share of what waits, so that all workers end together.
         """
-        batch: _Batch = []
+        batch: _Batch[Item] = []
         longest = 0
         share = max(self._num_waiting // self._num_workers, _MIN_BATCH_TOKENS)
         max_tokens = min(share, self._max_batch_tokens)
@@ -175,7 +178,7 @@ class TokenBatcher:
         batch.sort(key=lambda item: len(item[0].sequences[item[1]]))
         return batch
 
-    def _drop(self, job: _Job) -> None:
+    def _drop(self, job: _Job[Item]) -> None:
         """Forget what of a job is still queued."""
         if job.num_taken < len(job.sequences):
             self._num_waiting -= job.waiting_tokens()

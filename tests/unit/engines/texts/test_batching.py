@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from deployments.engines.embedding.batching import TokenBatcher
+from deployments.engines.texts.batching import TokenBatcher
 from deployments.errors import EngineFailed, Overloaded
 from deployments.types import Vectors
 

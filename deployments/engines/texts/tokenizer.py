@@ -1,4 +1,4 @@
-"""Texts to token ids with the model's own fast tokenizer. It knows neither batches nor weights."""
+"""Texts to tokens with a model's own fast tokenizer. It knows neither batches nor weights."""
 
 import re
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
+from deployments.engines.words import forget_words
 from deployments.errors import EngineFailed
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -18,30 +19,47 @@ class FastTokenizer:
     Thread-safe; the methods block, but release the GIL for most of their time.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_pair: bool = False) -> None:
+        """Read a model's folder; `is_pair`: special tokens are counted as around two texts.
+
+        Raises:
+            EngineFailed: the folder has no tokenizer.
+        """
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise EngineFailed("the embedding model's folder has no tokenizer.json")
+            raise EngineFailed("the model's folder has no tokenizer.json")
         self._tokenizer = Tokenizer.from_file(str(path))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True
-        self.num_special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self.num_special = self._tokenizer.num_special_tokens_to_add(is_pair=is_pair)
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, special tokens included."""
         encodings: list[Encoding] = self._tokenizer.encode_batch_fast(
-            [_valid(text) for text in texts]
+            [valid(text) for text in texts]
         )
         return [encoding.ids for encoding in encodings]
 
+    def encode_pairs(self, first: str, texts: Sequence[str]) -> list[Encoding]:
+        """Return a text with each of the others, as the model's template puts them together."""
+        first = valid(first)
+        encodings: list[Encoding] = self._tokenizer.encode_batch_fast(
+            [(first, valid(text)) for text in texts]
+        )
+        return encodings
+
+    def forget(self) -> None:
+        """Forget the words of what was encoded."""
+        forget_words(self._tokenizer)
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the code points `[start, end)` of each token of a text, without special tokens."""
-        encoding = self._tokenizer.encode(_valid(text), add_special_tokens=False)
+        encoding = self._tokenizer.encode(valid(text), add_special_tokens=False)
         spans: list[tuple[int, int]] = encoding.offsets
         return spans
 
 
-def _valid(text: str) -> str:
+def valid(text: str) -> str:
     """Return the text with lone surrogates replaced, which UTF-8 cannot hold; offsets stay."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)

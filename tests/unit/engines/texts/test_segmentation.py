@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deployments.engines.embedding.fake import FakeTokenizer
-from deployments.engines.embedding.segmentation import Segmenter
-from deployments.engines.embedding.tokenization import FastTokenizer
+from deployments.engines.texts.segmentation import Segmenter
+from deployments.engines.texts.tokenizer import FastTokenizer
 from deployments.engines.weights import locate
 from deployments.types import Segment
 

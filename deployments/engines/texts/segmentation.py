@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Protocol
 
-from deployments.engines.embedding.borders import Borders, Level, is_grapheme_border
+from deployments.engines.texts.borders import Borders, Level, is_grapheme_border
 from deployments.types import Segment
 
 _MIN_FILL = ((Level.PARAGRAPH, 0.5), (Level.SENTENCE, 0.25), (Level.LINE, 0.25))

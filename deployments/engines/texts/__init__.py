@@ -1,0 +1,1 @@
+"""What engines that read texts share: tokens, segments, batches, and being loaded and stopped."""
