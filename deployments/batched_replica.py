@@ -78,13 +78,13 @@ class BatchedReplica(ABC, Generic[Engine]):
         """Return what ``cluster/autoscaling.py`` looks at: how many tokens wait."""
         return {"tokens_waiting": float(self._engine.num_tokens_waiting())}
 
-    async def forget(self) -> None:
-        """Keep nothing of the texts so far."""
-        self._engine.forget()
-
     async def vitals(self) -> ReplicaVitals:
         """Return what the process and its machine hold."""
         return replica_vitals(num_queued=self._engine.num_tokens_waiting())
+
+    async def forget(self) -> None:
+        """Keep nothing of the texts so far."""
+        self._engine.forget()
 
     async def check_health(self) -> None:
         """Compute something small; the first check waits for the model. A full queue is no illness.

@@ -1,5 +1,7 @@
 """A model that was loaded at run time, and the handles to its replicas."""
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +11,8 @@ from deployments.types import ModelState
 from graphs.model_app import handle_of
 
 Handle = DeploymentHandle[Any]
+
+LEARN_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +32,24 @@ class Loaded:
         handle = handle_of(state)
         methods = ("deliver", "complete", "embed", "rerank")
         return cls(state.id, handle, *(handle.options(method_name=one) for one in methods))
+
+
+async def knows_replicas(handle: Handle, wait_s: float) -> bool:
+    """Return whether a handle knows its replicas, which a new one does a moment after it is made.
+
+    Before that, a call of all of them reaches none.
+    """
+    loop = asyncio.get_running_loop()
+    handle = handle.options(method_name="vitals")  # has its router begin to learn
+    until = loop.time() + wait_s
+    while not handle.running_replicas_populated():
+        if loop.time() > until:
+            return False
+        await asyncio.sleep(LEARN_POLL_S)
+    return True
+
+
+async def closed(handle: Handle) -> None:
+    """Let go of what a handle keeps of Serve: a router, and its questions to the controller."""
+    with contextlib.suppress(Exception):  # nothing of it matters any more
+        await handle.shutdown_async()  # type: ignore[no-untyped-call]

@@ -72,6 +72,10 @@ class ModelOperations:
         registry = await asyncio.to_thread(self._store.read)
         return await self._board.status(registry, deadline)
 
+    async def forget_loaded(self, late_s: float, deadline: Deadline) -> None:
+        """Have every loaded model keep nothing of the texts that it has read."""
+        await self._registrar.forget(late_s, deadline)
+
     async def keep(self) -> None:
         """Follow the registry and take part in making it true, for ever."""
         await self._registrar.maintain()

@@ -19,12 +19,12 @@ from deployments.types import (
 )
 from deployments.vitals import node_vitals
 from graphs.handles import Deadline, call_all
+from graphs.loaded import knows_replicas
 from graphs.model_app import app_name, replica_name
 from graphs.models import Models
 from graphs.serve_apps import Apps
 
 LEARN_S = 2.0
-LEARN_POLL_S = 0.02
 
 Targets = Mapping[tuple[str, str], int]
 """How many replicas Serve wants, by application and deployment."""
@@ -101,16 +101,9 @@ class StatusBoard:
 async def _vitals(
     handle: DeploymentHandle[Any], num_wanted: int | None, deadline: Deadline
 ) -> tuple[ReplicaVitals, ...]:
-    """Return what each replica says of itself, none where they do not answer.
-
-    A handle that was never used learns of its replicas a moment after it was made.
-    """
-    is_known_at = asyncio.get_running_loop().time() + LEARN_S
-    handle = handle.options(method_name="vitals")
-    while num_wanted and not handle.running_replicas_populated():
-        if asyncio.get_running_loop().time() > is_known_at:
-            return ()
-        await asyncio.sleep(LEARN_POLL_S)
+    """Return what each replica says of itself, none where they do not answer."""
+    if num_wanted and not await knows_replicas(handle, LEARN_S):
+        return ()
     try:
         return tuple(await call_all(handle, "vitals", deadline))
     except RagError:

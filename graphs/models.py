@@ -28,7 +28,7 @@ from deployments.types import (
     SamplingParams,
 )
 from graphs.handles import Deadline, call
-from graphs.loaded import Loaded
+from graphs.loaded import Loaded, closed
 from graphs.model_app import app_name
 
 log = logging.getLogger("ray.serve")
@@ -132,7 +132,7 @@ class Models:
             else:
                 await call(loaded.rerank.remote("Hello", ["Hello"]), deadline)
         finally:
-            await _closed(loaded.handle)
+            await closed(loaded.handle)
 
     def embedder(self, model: str) -> Loaded | None:
         """Return a loaded embedding model by the id of its version."""
@@ -164,7 +164,7 @@ class Models:
         self._handles = kept
         self.routes = Routes(registry, ready, names, _ids(registry, ready, self.own))
         for one in gone:
-            asyncio.ensure_future(_closed(one.handle)).add_done_callback(_ignored)
+            asyncio.ensure_future(closed(one.handle)).add_done_callback(_ignored)
 
 
 def _hello(state: ModelState) -> GenerationRequest:
@@ -221,12 +221,6 @@ def missing(registry: Registry, model: str, chosen: str, kind: ModelKind) -> Rag
         error = ModelNotFound(message)
     error.param = "model"
     return error
-
-
-async def _closed(handle: Handle) -> None:
-    """Let go of what a handle keeps of Serve: a router, and its questions to the controller."""
-    with contextlib.suppress(Exception):  # nothing of it matters any more
-        await handle.shutdown_async()  # type: ignore[no-untyped-call]
 
 
 def _ignored(_: object) -> None:

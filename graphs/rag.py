@@ -207,6 +207,8 @@ class RagGraph(Corpus, ModelOperations):
         await asyncio.gather(
             super()._forget(deadline), call_awake(self._generator, "forget", deadline, late_s)
         )
+        if has_peers():
+            await self.forget_loaded(late_s, deadline)
 
     async def _events(
         self, request: GenerationRequest, deadline: Deadline

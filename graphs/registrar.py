@@ -12,6 +12,7 @@ import time
 from deployments.config import ModelsArgs
 from deployments.errors import (
     Conflict,
+    EngineFailed,
     InsufficientResources,
     ModelNotFound,
 )
@@ -27,8 +28,10 @@ from deployments.types import (
     SwitchOrder,
 )
 from graphs.fit import check_fit, machine_free_bytes, rooms
-from graphs.handles import has_peers
+from graphs.handles import Deadline, call_every, has_peers
 from graphs.lifecycle import LEASE_S, Lifecycle
+from graphs.loaded import Loaded, closed, knows_replicas
+from graphs.model_app import app_name
 from graphs.models import Models
 from graphs.progress import Observer
 from graphs.ray_resources import num_gpus, resources
@@ -39,6 +42,7 @@ log = logging.getLogger("ray.serve")
 
 EVICTION_TIMEOUT_S = 60.0
 EVICTION_POLL_S = 0.2
+FORGET_LEARN_S = 30.0
 
 
 class Registrar:
@@ -55,6 +59,7 @@ class Registrar:
         self._models = models
         self._store = store
         self._args = args
+        self._apps = apps
         self._observer = Observer()
         lease = Lease(database, "models", LEASE_S)
         self._lifecycle = Lifecycle(store, lease, apps, args, models.probe, self._observer.look)
@@ -124,6 +129,25 @@ class Registrar:
             raise not_known()
         return registry.models[model]
 
+    async def forget(self, late_s: float, deadline: Deadline) -> None:
+        """Have every running replica of a loaded model keep nothing of the texts so far.
+
+        Args:
+            late_s: as `Generator.forget` takes it.
+            deadline: of all of it.
+
+        Raises:
+            RagError: a replica did not; safe to repeat.
+        """
+        reports = await self._apps.reports()
+        registry = await asyncio.to_thread(self._store.read)
+        running = [
+            state
+            for state in registry.models.values()
+            if (report := reports.get(app_name(state))) and report.num_running
+        ]
+        await asyncio.gather(*(_forget(state, late_s, deadline) for state in running))
+
     async def _changed(self) -> None:
         await self._models.refresh()
         self._lifecycle.wake()
@@ -160,6 +184,17 @@ class Registrar:
             if time.monotonic() > deadline:
                 raise InsufficientResources(f"{victim.id} has to go first, but is still in use")
             await asyncio.sleep(EVICTION_POLL_S)
+
+
+async def _forget(state: ModelState, late_s: float, deadline: Deadline) -> None:
+    handle = Loaded.of(state).handle
+    try:
+        if not await knows_replicas(handle, FORGET_LEARN_S):
+            raise EngineFailed(f"the replicas of {state.id} are not known yet")
+        args = (late_s,) if state.spec.kind == "generation" else ()
+        await call_every(handle, "forget", deadline, *args)
+    finally:
+        await closed(handle)
 
 
 def version_of(registry: Registry, model: str) -> str:

@@ -206,6 +206,8 @@ def test_embedding_model_makes_collections_and_rerankers_rerank(client: httpx.Cl
     query = {"collection": "wide-docs", "query": "the ferry to Skarro", "mode": "dense"}
     found = client.post("/v1/data/search", json=query).raise_for_status().json()["results"]
     assert found[0]["document_id"] == "a"
+    erased = client.post("/v1/data/delete", json={"collection": "wide-docs", "ids": ["b"]})
+    assert erased.raise_for_status().json()["status"] == "completed", "loaded models forgot, too"
     assert unload(client, "wide@1").status_code == 409
     unload(client, "wide@1", force=True).raise_for_status()
     refused = client.post("/v1/data/search", json=query)
