@@ -11,14 +11,16 @@ from deployments.stores.tokens import tokens
 MAX_QUERY_TERMS = 256
 """Different terms of a query that count; the rest of a very long one adds little."""
 
-MIN_CHUNKS = 50_000
-"""Chunks from which on common terms are left out: below, a search for all terms takes 1 ms."""
+MIN_CHUNKS = 200_000
+"""Chunks from which on common terms are left out: below, a search for all terms takes 2 ms."""
 
 COMMON = 0.1
 """Share of the chunks that have a common term.
 
 It tells little of a chunk, and nearly all the time of a search goes into reading where it occurs.
-Source: at 1,000,000 chunks, "what is the …" and three rare words take 10 ms, the three alone 0.2.
+Source: at 1,000,000 chunks, six words by Zipf's law take 12.7 ms, those of them that are not common
+1.2. On the labelled set, where the words of 752 questions are few, nDCG@10 falls from .844 to .839
+(hybrid) and from .685 to .652 (lexical).
 """
 
 
