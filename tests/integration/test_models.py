@@ -240,8 +240,8 @@ def test_progress_comes_as_a_stream(client: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("clean")
-def running(client: httpx.Client, model: str) -> list[dict[str, Any]]:
-    """Return what a model's replicas say of themselves, once one has: on a busy host, not at once."""
+def told_by(client: httpx.Client, model: str) -> list[dict[str, Any]]:
+    """Return what a model's replicas say of themselves, once one has."""
     deadline = time.monotonic() + 60
     while not (found := state_of(client, model)["running"]):
         assert time.monotonic() < deadline
@@ -251,7 +251,7 @@ def running(client: httpx.Client, model: str) -> list[dict[str, Any]]:
 
 def test_status_has_replicas_and_machines(client: httpx.Client) -> None:
     load(client, "seen@1", options=OPTIONS)
-    running(client, "seen@1")
+    told_by(client, "seen@1")
     status = client.get("/v1/models/status").raise_for_status().json()
     one = next(model for model in status["models"] if model["id"] == "seen@1")
     assert (one["replicas_wanted"], one["replicas_running"]) == (1, 1)
@@ -266,7 +266,7 @@ def test_killed_replica_comes_back_and_the_registry_agrees(
     client: httpx.Client, clean: None
 ) -> None:
     load(client, "tough@1", options=OPTIONS)
-    [replica] = running(client, "tough@1")
+    [replica] = told_by(client, "tough@1")
     psutil.Process(replica["pid"]).kill()
     deadline = time.monotonic() + 60
     while True:
