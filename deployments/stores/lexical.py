@@ -36,7 +36,7 @@ MAX_LOOKED_UP = 4096
 MIN_SPARE = 16
 """Hits looked at beyond twice those wanted: they cost little, another search as much as the first.
 
-Source: scores of short texts are often equal; without it, every other search of 1,000,000 ran twice.
+Source: short texts often score equally; without it, every other search of 1,000,000 ran twice.
 """
 
 WRITER_BYTES = 15_000_000
