@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from deployments.errors import RagError
@@ -24,8 +25,12 @@ RESUME_PERIOD_S = 20.0
 RESUME_AGE = timedelta(seconds=60)
 """How old an erasure must be before an ingress that did not begin it takes it up."""
 
-Forget = Callable[[Deadline], Awaitable[None]]
-"""Has every replica that reads texts let go of what it keeps of them."""
+Work = Callable[..., Awaitable[Any]]
+"""Cleans some places in every replica; takes `deadline` by name."""
+
+MAX_ATTEMPTS = 3
+RETRY_PAUSE_S = 2.0
+"""Within this, the others learn of a replica that Serve stopped; `resume` comes much later."""
 
 MAX_AT_ONCE = 2
 """Erasures whose places one ingress cleans at the same time; others wait."""
@@ -34,7 +39,7 @@ MAX_AT_ONCE = 2
 class Erasing:
     """Erases and completes receipts."""
 
-    def __init__(self, shards: Shards, forget: Forget) -> None:
+    def __init__(self, shards: Shards, forget: Work) -> None:
         self._shards = shards
         self._forget = forget
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -79,26 +84,26 @@ class Erasing:
     async def _complete(self, erasure: Erasure) -> None:
         async with self._room:
             collection_ids = [part.collection_id for part in erasure.parts]
-            work: dict[tuple[Place, ...], Awaitable[Any]] = {
-                ("database",): self._shards.ask("vacuum", deadline=_deadline()),
-                ("indexes", "snapshots"): self._shards.ask_every(
-                    "purge", collection_ids, deadline=_deadline()
-                ),
-                ("caches",): self._forget(_deadline()),
+            work: dict[tuple[Place, ...], Work] = {
+                ("database",): partial(self._shards.ask, "vacuum"),
+                ("indexes", "snapshots"): partial(self._shards.ask_every, "purge", collection_ids),
+                ("caches",): self._forget,
             }
             await asyncio.gather(*(self._clean(erasure, *step) for step in work.items()))
 
-    async def _clean(
-        self, erasure: Erasure, places: tuple[Place, ...], work: Awaitable[Any]
-    ) -> None:
-        try:
-            await work
-            for place in places:
-                await self._shards.ask("mark_clean", erasure.id, place, deadline=_deadline())
-        except RagError as error:  # `resume` takes it up
-            log.warning(
-                "erasure %s: %s not clean yet: %s", erasure.id, " and ".join(places), error.code
-            )
+    async def _clean(self, erasure: Erasure, places: tuple[Place, ...], work: Work) -> None:
+        """Have places cleaned and marked; again at once where a replica was just going."""
+        for attempt in range(MAX_ATTEMPTS):
+            try:
+                await work(deadline=_deadline())
+                for place in places:
+                    await self._shards.ask("mark_clean", erasure.id, place, deadline=_deadline())
+                return
+            except RagError as error:
+                code = error.code
+            if attempt + 1 < MAX_ATTEMPTS:
+                await asyncio.sleep(RETRY_PAUSE_S)
+        log.warning("erasure %s: %s not clean yet: %s", erasure.id, " and ".join(places), code)
 
 
 def _deadline() -> Deadline:

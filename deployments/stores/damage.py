@@ -69,9 +69,9 @@ def check_key(row: Mapping[Any, Any]) -> None:
         raise damaged("key")
 
 
-def check_text(text: str, stored: int) -> None:
-    """Raise DatabaseDamaged unless a document's text is as it was written."""
-    if checksum(text) != stored:
+def check_text(text: str, content_hash: bytes, stored: int) -> None:
+    """Raise DatabaseDamaged unless a document's text and its hash are as they were written."""
+    if checksum(text, bytes(content_hash)) != stored:
         raise damaged("document's text")
 
 

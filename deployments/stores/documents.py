@@ -131,7 +131,7 @@ class DocumentStore:
                     raise damaged("document")
         if row is None:
             raise DocumentNotFound("the collection holds no document with this id")
-        check_text(row.text, row.text_checksum)
+        check_text(row.text, row.content_hash, row.text_checksum)
         document = Document(
             id=row.id, text=row.text, title=row.title, metadata=row.metadata, subject=row.subject
         )

@@ -148,7 +148,7 @@ def _joined(rows: Iterable[Any], parts: Iterable[Any]) -> Iterator[tuple[Any, li
 
 def _check(row: Any, chunks: list[Any]) -> None:
     sound_metadata(row._mapping, row.checksum)
-    check_text(row.text, row.text_checksum)
+    check_text(row.text, row.content_hash, row.text_checksum)
     if len(chunks) != row.num_chunks:
         raise damaged("document's index")
     for one in chunks:

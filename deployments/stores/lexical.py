@@ -26,7 +26,7 @@ from deployments.errors import StoreUnavailable
 from deployments.stores.dense import Selection
 from deployments.stores.hits import Hit, nearest
 from deployments.stores.lexical_files import copy_index, num_file_bytes
-from deployments.stores.terms import add_terms, query_of, terms_schema
+from deployments.stores.terms import add_terms, any_of, query_terms, telling, terms_schema
 from deployments.stores.tokens import document_tokens
 from deployments.stores.workspace import Workspace
 
@@ -200,8 +200,8 @@ class LexicalIndex:
     ) -> list[Hit]:
         """Return the `limit` chunks with the highest BM25, best first; ties by the log's order.
 
-        A chunk without any of the text's terms is no hit. Few selected chunks are looked up by
-        number; of many, the ranking is read until enough of them have come.
+        A chunk without any of the text's `telling` terms is no hit. Few selected chunks are looked
+        up by number; of many, the ranking is read until enough of them have come.
 
         Args:
             text: what to look for.
@@ -210,9 +210,10 @@ class LexicalIndex:
             keep: as in `nearest`.
         """
         searcher = self._searcher
-        query = query_of(self._schema, text)
-        if query is None or searcher.num_docs == 0 or (among is not None and not among):
+        terms = telling(searcher, query_terms(text))
+        if not terms or searcher.num_docs == 0 or (among is not None and not among):
             return []
+        query = any_of(self._schema, terms)
         total, size = searcher.num_docs, 2 * limit + MIN_SPARE
         if among is not None and len(among) <= MAX_LOOKED_UP:
             numbers = among.numbers().tolist()

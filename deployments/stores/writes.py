@@ -82,7 +82,7 @@ class Write:
             "title": document.title,
             "text": document.text,
             "metadata": document.metadata,
-            "text_checksum": checksum(document.text),
+            "text_checksum": checksum(document.text, digest),
             "content_hash": digest,
             "subject": document.subject,
             "num_chunks": len(embedded.segments),

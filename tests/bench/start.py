@@ -39,6 +39,7 @@ from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.imports import Import
 from deployments.stores.migrations import migrate
+from deployments.stores.suppressions import Suppressions
 from deployments.types import CollectionSettings, SearchRequest
 from tests.bench import vectors as made
 
@@ -91,7 +92,7 @@ def fill(num_rows: int, dim: int) -> None:
     for number, part in enumerate(made.parts(source, num_rows)):
         file = parquet(number * made.PART, part)
         start_s = time.perf_counter()
-        Import(database, COLLECTION).run(file)
+        Import(database, Suppressions(bytes(32)), COLLECTION).run(file)
         importing_s += time.perf_counter() - start_s
     database.close()
     print(f"imported {num_rows / importing_s:.0f} rows/s", flush=True)

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from deployments.errors import EngineFailed, StoreUnavailable
 from deployments.types import PLACES, ErasedPart, Erasure, ErasureScope, Place
-from graphs.erasing import Erasing
+from graphs import erasing as erasing_module
+from graphs.erasing import MAX_ATTEMPTS, Erasing
 from graphs.handles import Deadline
 
 SCOPE = ErasureScope(tenant="default", collection="c")
@@ -67,12 +70,28 @@ async def test_every_place_is_cleaned_and_marked() -> None:
     assert before[0] == "erase", "nothing is forgotten before it was erased"
 
 
-async def test_caches_that_were_not_emptied_are_not_marked_until_they_are() -> None:
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasing_module, "RETRY_PAUSE_S", 0.01)
+
+
+async def test_a_place_that_fails_once_is_cleaned_in_the_same_go() -> None:
     shards, has_failed = FakeShards(), []
 
     async def forget(deadline: Deadline) -> None:
         if not has_failed:
             has_failed.append(True)
+            raise EngineFailed("a replica was lost")
+
+    receipt = await Erasing(shards, forget).erase(SCOPE, Deadline(5), 5)  # type: ignore[arg-type]
+    assert clean(receipt) == set(PLACES)
+
+
+async def test_caches_that_were_not_emptied_are_not_marked_until_they_are() -> None:
+    shards, failures = FakeShards(), iter(range(MAX_ATTEMPTS))
+
+    async def forget(deadline: Deadline) -> None:
+        if next(failures, None) is not None:
             raise EngineFailed("a replica was lost")
 
     erasing = Erasing(shards, forget)  # type: ignore[arg-type]

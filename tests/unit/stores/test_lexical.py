@@ -163,3 +163,16 @@ def test_disk_that_refuses_leaves_the_next_index_in_memory(tmp_path: Path):
     assert numbers_of(again) == [1, 2, 4, 5, 7, 8, 9, 10, 11]
     assert not again.can_save
     assert numbers_of(index) == numbers_of(again), "what was open stays readable"
+
+
+def test_large_index_looks_for_words_that_few_chunks_have(monkeypatch: pytest.MonkeyPatch):
+    index = LexicalIndex()
+    texts = [f"the port of server{number}" for number in range(40)]
+    index.stage(np.arange(40), texts, NONE)
+    index.commit()
+    index.show()
+    assert found(index, "the port of server7", limit=3) == [7, 0, 1]
+    monkeypatch.setattr("deployments.stores.terms.MIN_CHUNKS", 40)
+    assert found(index, "the port of server7", limit=3) == [7]
+    assert found(index, "the port of server7 and server9", limit=3) == [7, 9]
+    assert found(index, "the port", limit=3) == [0, 1, 2], "there are no others to look for"

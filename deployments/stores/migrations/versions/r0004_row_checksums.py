@@ -38,6 +38,7 @@ def upgrade() -> None:
     for table, name in COLUMNS:
         op.add_column(table, sa.Column(name, sa.BigInteger(), nullable=False, server_default="0"))
     _change_documents(_of_first_parts, lambda row: row_checksum(DOCUMENT, row))
+    _change_texts(lambda row: checksum(row["text"]), _of_text_and_hash)
     for row in list(_rows("collections", COLLECTION, "id")):
         counts = {f"num_{counted}": _count(counted, row["id"]) for counted in COUNTED}
         _change("collections", row["id"], counts | _sum(COLLECTION, row | counts))
@@ -48,6 +49,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the columns again, and compute the documents' checksums as they were."""
     _change_documents(lambda row: row_checksum(DOCUMENT, row), _of_first_parts)
+    _change_texts(_of_text_and_hash, lambda row: checksum(row["text"]))
     for table, name in COLUMNS:
         op.drop_column(table, name)
 
@@ -73,16 +75,31 @@ def _of_first_parts(row: Row) -> int:
     return checksum(row["id"], row["title"], sorted_json(row["metadata"]))
 
 
-def _change_documents(before: Callable[[Row], int], after: Callable[[Row], int]) -> None:
-    """Replace every checksum that is right; no other one becomes so."""
-    names = ("collection_id", "id", "checksum")
-    target = sa.table("documents", *map(sa.column, names))
+def _of_text_and_hash(row: Row) -> int:
+    return checksum(row["text"], bytes(row["content_hash"]))
+
+
+Sum = Callable[[Row], int]
+
+
+def _change_documents(before: Sum, after: Sum) -> None:
+    _replace("checksum", DOCUMENT, before, after)
+
+
+def _change_texts(before: Sum, after: Sum) -> None:
+    _replace("text_checksum", ("text", "content_hash"), before, after)
+
+
+def _replace(sum_name: str, columns: tuple[str, ...], before: Sum, after: Sum) -> None:
+    """Replace every checksum of a document that is right; no other one becomes so."""
     key = ("collection_id", "id")
-    for row in _rows("documents", (*DOCUMENT, "collection_id", "checksum"), *key):
-        if row["checksum"] == before(row):
+    target = sa.table("documents", *map(sa.column, (*key, sum_name)))
+    names = dict.fromkeys((*columns, *key, sum_name))
+    for row in _rows("documents", tuple(names), *key):
+        if row[sum_name] == before(row):
             where = [target.c[name] == row[name] for name in key]
-            statement = sa.update(target).where(*where).values(checksum=after(row))
-            op.get_bind().execute(statement)
+            values = {sum_name: after(row)}
+            op.get_bind().execute(sa.update(target).where(*where).values(values))
 
 
 JSON = frozenset({"metadata", "index_settings", "default_metadata"})
