@@ -60,7 +60,11 @@ def placed(case: str, gpu_nodes: dict[str, str]) -> dict[str, Any]:
     while True:
         [application] = client.get_serve_details()["applications"].values()
         nodes = {
-            name: [gpu_nodes.get(one.get("node_id", ""), "none") for one in deployment["replicas"]]
+            name: [
+                gpu_nodes.get(one["node_id"], "none")
+                for one in deployment["replicas"]
+                if one["state"] == "RUNNING"
+            ]
             for name, deployment in application["deployments"].items()
         }
         is_running = application["status"] == "RUNNING"
