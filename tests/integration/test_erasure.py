@@ -34,7 +34,9 @@ def plant(client: httpx.Client, collection: str, num_documents: int = 40) -> Non
 
 def search(client: httpx.Client, collection: str, mode: str = "hybrid") -> set[str]:
     body = {"collection": collection, "query": f"{SECRET} Skarro", "mode": mode, "top_k": 100}
-    found = client.post("/v1/data/search", json=body).raise_for_status().json()["results"]
+    r = client.post("/v1/data/search", json=body)
+    assert r.status_code == 200, r.text
+    found = r.json()["results"]
     return {result["document_id"] for result in found}
 
 
