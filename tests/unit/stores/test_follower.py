@@ -22,7 +22,7 @@ NUM_DOCUMENTS = 5
 
 
 def run(*works: Callable[[], None]) -> None:
-    """Repeat every work in a thread until each was done often enough; raise what any of them raised."""
+    """Repeat every work in a thread until each was done often enough; raise what any raised."""
     errors: list[BaseException] = []
     rounds = [0] * len(works)
     end_s = time.monotonic() + MAX_S
