@@ -36,6 +36,10 @@ class BatchedEngine(Protocol):
         """Return how many tokens are queued."""
         ...
 
+    def forget(self) -> None:
+        """Keep nothing of the texts so far."""
+        ...
+
 
 Engine = TypeVar("Engine", bound=BatchedEngine)
 
@@ -67,6 +71,10 @@ class BatchedReplica(ABC, Generic[Engine]):
     async def stats(self) -> BatchedStats:
         """Return what the replica is doing now."""
         return BatchedStats(self._engine.num_tokens_waiting())
+
+    async def forget(self) -> None:
+        """Keep nothing of the texts so far."""
+        self._engine.forget()
 
     async def check_health(self) -> None:
         """Compute something small; the first check waits for the model. A full queue is no illness.

@@ -4,6 +4,7 @@ A plain class; ``graphs/`` turns it into a deployment. It does not know Ray, HTT
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -37,6 +38,7 @@ class Generator:
         self._prompts = Prompts(self._engine, args)
         self._start: asyncio.Task[None] | None = None
         self._outbox = Outbox()
+        self._keeps_from_s = 0.0
 
     async def start(self) -> None:
         """Load the model, once; Serve's first health check waits for it."""
@@ -70,7 +72,7 @@ class Generator:
         sampling = self._resolved(request.sampling, max_tokens)
         yield PromptAccepted(len(token_ids), num_passages)
         if request.n == 1:
-            own = EngineRequest(request.request_id, token_ids, sampling)
+            own = EngineRequest(request.request_id, token_ids, sampling, self._is_kept(request))
             async with aclosing(self._engine_events(own)) as events:
                 async for event in events:
                     yield event
@@ -107,6 +109,19 @@ class Generator:
                     accepted.append(event)
         return [*accepted, *(joined(parts) for parts in deltas.values() if parts), *ends]
 
+    async def forget(self, late_s: float) -> None:
+        """Keep nothing of any prompt so far, whatever passages it held; raises EngineFailed.
+
+        Args:
+            late_s: how long prompts may still come whose passages were found before now. Nothing
+                is kept of those either.
+        """
+        self._keeps_from_s = max(self._keeps_from_s, time.monotonic() + late_s)
+        await self._engine.forget()
+
+    def _is_kept(self, request: GenerationRequest) -> bool:
+        return request.grounding is None or time.monotonic() >= self._keeps_from_s
+
     def _resolved(self, sampling: SamplingParams, max_tokens: int) -> SamplingParams:
         temperature = sampling.temperature
         if temperature is None:
@@ -121,9 +136,8 @@ class Generator:
 
         async def read(index: int) -> None:
             seed = None if sampling.seed is None else sampling.seed + index
-            own = EngineRequest(
-                f"{request.request_id}#{index}", token_ids, replace(sampling, seed=seed)
-            )
+            seeded, is_kept = replace(sampling, seed=seed), self._is_kept(request)
+            own = EngineRequest(f"{request.request_id}#{index}", token_ids, seeded, is_kept)
             try:
                 async with aclosing(self._engine_events(own)) as choice:
                     async for event in choice:

@@ -3,6 +3,7 @@
 It does not know embedding, nor search (``corpus.py``).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -26,13 +27,17 @@ from graphs.shards import Shards
 from graphs.spaces import Ask, Spaces
 
 
-class Collections:
+class Collections(ABC):
     """Lists, changes, moves and erases. Contract: ``ingress/graph.py``."""
 
     def __init__(self, shards: Shards) -> None:
         self._shards = shards
         self._spaces = Spaces()
-        self._erasing = Erasing(shards)
+        self._erasing = Erasing(shards, self._forget)
+
+    @abstractmethod
+    async def _forget(self, deadline: Deadline) -> None:
+        """Have every replica that reads texts let go of what it keeps of them."""
 
     async def collections(self, tenant: str, *, timeout_s: float) -> list[CollectionInfo]:
         """Return every collection of a tenant, by name."""

@@ -4,6 +4,7 @@ Vectors go from Embedder to Retriever as an un-awaited response: our code in the
 them. It does not know prompts or answers (``rag.py``).
 """
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from deployments.types import (
 from graphs.batches import batches
 from graphs.collections import Collections
 from graphs.embedders import Embedders
-from graphs.handles import Deadline, call, plainly_pickled
+from graphs.handles import Deadline, call, call_every, plainly_pickled
 from graphs.reranking import Reranking, num_candidates
 from graphs.shards import Shards
 
@@ -108,6 +109,13 @@ class Corpus(Collections):
         if is_reranked:
             return await self._search_reranked(request, deadline)
         return await self._search(request, deadline)
+
+    async def _forget(self, deadline: Deadline) -> None:
+        """Have every replica of the models here keep nothing of the texts that it has read."""
+        handles = [self._embedders.handle(model) for model in self._embedders.models]
+        if self._reranker is not None:
+            handles.append(self._reranker)
+        await asyncio.gather(*(call_every(handle, "forget", deadline) for handle in handles))
 
     async def _search_reranked(
         self, request: SearchRequest, deadline: Deadline

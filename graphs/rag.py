@@ -42,6 +42,7 @@ from graphs.handles import (
     Deadline,
     call,
     call_all,
+    call_every,
     delivered,
     node_address,
     plainly_pickled,
@@ -155,6 +156,13 @@ class RagGraph(Corpus):
             retrievers=await self._shards.ask_all("stats", deadline=deadline),
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
             ingresses=await call_all(ingress, "metrics", deadline),
+        )
+
+    async def _forget(self, deadline: Deadline) -> None:
+        """Have the Generator forget too: an answer that has its passages already ends in time."""
+        late_s = self._args.ingress.request_timeout_s
+        await asyncio.gather(
+            super()._forget(deadline), call_every(self._generator, "forget", deadline, late_s)
         )
 
     async def _events(

@@ -7,10 +7,13 @@ from deployments.types.filters import MetadataFilter
 
 ErasureKind = Literal["documents", "filter", "collection", "subject"]
 
-Place = Literal["database", "indexes", "snapshots"]
-"""Where documents are kept; an erasure is complete when each place is clean."""
+Place = Literal["database", "indexes", "snapshots", "caches"]
+"""Where documents are kept; an erasure is complete when each place is clean.
 
-PLACES: tuple[Place, ...] = ("database", "indexes", "snapshots")
+`caches` are what models keep of texts that they have read, to read the like of them faster.
+"""
+
+PLACES: tuple[Place, ...] = ("database", "indexes", "snapshots", "caches")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,12 @@ def test_erased_text_is_in_no_file(stack: Stack, client: httpx.Client, how: str)
     receipt = response.json()
     assert (response.status_code, receipt["status"]) == (200, "completed")
     assert receipt["num_documents"] == (80 if how == "all" else 40)
-    assert [one["place"] for one in receipt["places"]] == ["database", "indexes", "snapshots"]
+    assert [one["place"] for one in receipt["places"]] == [
+        "database",
+        "indexes",
+        "snapshots",
+        "caches",
+    ]
     assert not files_with(stack.state_dir, f"{SECRET}ann")
     if how == "all":
         assert not files_with(stack.state_dir, f"{SECRET}bob")

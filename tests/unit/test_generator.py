@@ -9,6 +9,7 @@ import pytest
 
 from deployments.config import GeneratorArgs
 from deployments.delivery.inbox import Inbox
+from deployments.engines.generation.base import EngineRequest
 from deployments.errors import ContextTooLong, InvalidRequest
 from deployments.generator import Generator
 from deployments.types import (
@@ -152,3 +153,39 @@ async def test_deliver_sends_the_events_to_an_inbox(generator: Generator) -> Non
     found = subscription.take()
     assert found == await events(generator, request(n=2))
     await inbox.stop()
+
+
+async def test_grounded_prompts_are_not_kept_for_a_while_after_forgetting(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[EngineRequest] = []
+    generate = generator._engine.generate
+
+    def spy(engine_request: EngineRequest) -> AsyncIterator[Delta | Finished]:
+        asked.append(engine_request)
+        return generate(engine_request)
+
+    monkeypatch.setattr(generator._engine, "generate", spy)
+    grounding = Grounding(TEMPLATE, ("one",))
+    await events(generator, request(grounding=grounding))
+    await generator.forget(late_s=60)
+    await events(generator, request(grounding=grounding))
+    await events(generator, request(grounding=grounding, n=2))
+    await events(generator, request())
+    await generator.forget(late_s=0)
+    await events(generator, request(grounding=grounding))
+    assert [one.is_kept for one in asked] == [True, False, False, False, True, False]
+
+
+async def test_forget_reaches_the_engine(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    async def forget() -> None:
+        calls.append("forget")
+
+    monkeypatch.setattr(generator._engine, "forget", forget)
+    await generator.forget(late_s=0)
+    assert calls == ["forget"]
+    await events(generator, request(grounding=Grounding(TEMPLATE, ("one",))))

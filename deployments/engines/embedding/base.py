@@ -51,6 +51,10 @@ class EmbeddingEngine(Protocol):
         """Return the segments of a text, in order; their spans leave out only white space."""
         ...
 
+    def forget(self) -> None:
+        """Keep nothing of the texts so far."""
+        ...
+
     def num_tokens_waiting(self) -> int:
         """Return how many tokens are queued."""
         ...

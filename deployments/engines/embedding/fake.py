@@ -32,6 +32,9 @@ class FakeTokenizer:
         """Return each text's tokens, spelt out as numbers, between two special ones."""
         return [[_SPECIAL, *map(_spell, _TOKEN.findall(text)), _SPECIAL] for text in texts]
 
+    def forget(self) -> None:
+        """Do nothing: it remembers nothing."""
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the code points of each token."""
         return [match.span() for match in _TOKEN.finditer(text)]

@@ -23,6 +23,10 @@ class TextTokenizer(Protocol):
         """Return the token ids of each text, special tokens included, nothing cut."""
         ...
 
+    def forget(self) -> None:
+        """Forget what of earlier texts is remembered."""
+        ...
+
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Return the code points `[start, end)` of each token, in order, special ones left out."""
         ...

@@ -9,11 +9,15 @@ from deployments.types import Delta, EngineStats, Finished, Message, SamplingPar
 
 @dataclass(frozen=True, slots=True)
 class EngineRequest:
-    """One sequence to generate. `id` is unique among the requests in flight."""
+    """One sequence to generate. `id` is unique among the requests in flight.
+
+    `is_kept`: whether what was computed for it may serve others when it has ended.
+    """
 
     id: str
     token_ids: tuple[int, ...]
     sampling: SamplingParams
+    is_kept: bool = True
 
 
 class GenerationEngine(Protocol):
@@ -64,6 +68,14 @@ class GenerationEngine(Protocol):
             InvalidRequest: the engine cannot do what `sampling` asks.
             Overloaded: the engine's queue is full.
             EngineFailed: the engine died.
+        """
+        ...
+
+    async def forget(self) -> None:
+        """Keep nothing of any request so far; of those that run now, nothing when they have ended.
+
+        Raises:
+            EngineFailed: the engine died; it may be that nothing was forgotten.
         """
         ...
 

@@ -140,6 +140,9 @@ class FakeEngine:
             raise overloaded
         return max_tokens
 
+    async def forget(self) -> None:
+        """Do nothing: it keeps nothing of a request that has ended."""
+
     def stats(self) -> EngineStats:
         """Return what the engine is doing now."""
         now = time.monotonic()

@@ -37,6 +37,10 @@ class RerankingEngine(Protocol):
         """
         ...
 
+    def forget(self) -> None:
+        """Keep nothing of the texts so far."""
+        ...
+
     def num_tokens_waiting(self) -> int:
         """Return how many tokens are queued."""
         ...

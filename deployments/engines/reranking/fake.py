@@ -31,6 +31,9 @@ class FakePairTokenizer:
         second = [[*map(_spell, _TOKEN.findall(text)), _SPECIAL] for text in texts]
         return [Pair([*first, *ids], [0] * len(first) + [1] * len(ids)) for ids in second]
 
+    def forget(self) -> None:
+        """Do nothing: it remembers nothing."""
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the code points of each token."""
         return [match.span() for match in _TOKEN.finditer(text)]

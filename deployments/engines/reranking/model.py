@@ -44,6 +44,10 @@ class PairTokenizer(Protocol):
         """Return the query with each text, nothing cut."""
         ...
 
+    def forget(self) -> None:
+        """Forget what of earlier texts is remembered."""
+        ...
+
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
         """Return the code points `[start, end)` of each token, in order, special ones left out."""
         ...

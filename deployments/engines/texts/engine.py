@@ -12,7 +12,6 @@ from functools import partial
 from typing import ClassVar, Generic, Protocol, TypeVar
 
 from deployments.engines.texts.batching import Item, TokenBatcher
-from deployments.engines.texts.segmentation import Tokens
 from deployments.errors import EngineFailed, RagError
 from deployments.types import Vectors
 
@@ -34,11 +33,19 @@ class BatchArgs(Protocol):
         ...
 
 
+class Forgetful(Protocol):
+    """A tokenizer that can be told to forget."""
+
+    def forget(self) -> None:
+        """Forget what of earlier texts is remembered."""
+        ...
+
+
 class ReadingModel(Protocol):
     """What a loaded model has beside its own calls."""
 
     @property
-    def tokenizer(self) -> Tokens:
+    def tokenizer(self) -> Forgetful:
         """Return what makes tokens of texts."""
         ...
 
@@ -113,6 +120,11 @@ class TextEngine(ABC, Generic[Args, ModelT, Item]):
             max_waiting_tokens=self._args.max_waiting_tokens,
         )
         self._loaded = (model, batcher)
+
+    def forget(self) -> None:
+        """Keep nothing of the texts so far: the tokenizer alone remembers any, their words."""
+        if self._loaded is not None:
+            self._model.tokenizer.forget()
 
     def num_tokens_waiting(self) -> int:
         """Return how many tokens are queued."""

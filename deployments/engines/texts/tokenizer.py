@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
+from deployments.engines.words import forget_words
 from deployments.errors import EngineFailed
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -47,6 +48,10 @@ class FastTokenizer:
             [(first, valid(text)) for text in texts]
         )
         return encodings
+
+    def forget(self) -> None:
+        """Forget the words of what was encoded."""
+        forget_words(self._tokenizer)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Return the code points `[start, end)` of each token of a text, without special tokens."""

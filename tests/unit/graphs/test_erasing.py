@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deployments.errors import StoreUnavailable
+from deployments.errors import EngineFailed, StoreUnavailable
 from deployments.types import PLACES, ErasedPart, Erasure, ErasureScope, Place
 from graphs import erasing as erasing_module
 from graphs.erasing import MAX_ATTEMPTS, Erasing
@@ -47,8 +47,27 @@ class FakeShards:
             raise StoreUnavailable("not now")
 
 
+async def nothing(deadline: Deadline) -> None:
+    """There are no models."""
+
+
 def clean(erasure: Erasure) -> set[str]:
     return {place for place, time in erasure.places.items() if time}
+
+
+async def test_every_place_is_cleaned_and_marked() -> None:
+    shards, asked = FakeShards(), []
+
+    async def forget(deadline: Deadline) -> None:
+        asked.append([call[0] for call in shards.calls])
+
+    erasing = Erasing(shards, forget)  # type: ignore[arg-type]
+    receipt = await erasing.erase(SCOPE, Deadline(5), 5)
+    assert clean(receipt) == set(PLACES)
+    assert receipt.completed_at is not None
+    assert ("purge", ["col_1"]) in shards.calls
+    [before] = asked
+    assert before[0] == "erase", "nothing is forgotten before it was erased"
 
 
 @pytest.fixture(autouse=True)
@@ -56,20 +75,34 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(erasing_module, "RETRY_PAUSE_S", 0.01)
 
 
-async def test_every_place_is_cleaned_and_marked() -> None:
-    shards = FakeShards()
-    receipt = await Erasing(shards).erase(SCOPE, Deadline(5), 5)  # type: ignore[arg-type]
+async def test_a_place_that_fails_once_is_cleaned_in_the_same_go() -> None:
+    shards, has_failed = FakeShards(), []
+
+    async def forget(deadline: Deadline) -> None:
+        if not has_failed:
+            has_failed.append(True)
+            raise EngineFailed("a replica was lost")
+
+    receipt = await Erasing(shards, forget).erase(SCOPE, Deadline(5), 5)  # type: ignore[arg-type]
     assert clean(receipt) == set(PLACES)
-    assert receipt.completed_at is not None
-    assert ("purge", ["col_1"]) in shards.calls
+
+
+async def test_caches_that_were_not_emptied_are_not_marked_until_they_are() -> None:
+    shards, failures = FakeShards(), iter(range(MAX_ATTEMPTS))
+
+    async def forget(deadline: Deadline) -> None:
+        if next(failures, None) is not None:
+            raise EngineFailed("a replica was lost")
+
+    erasing = Erasing(shards, forget)  # type: ignore[arg-type]
+    receipt = await erasing.erase(SCOPE, Deadline(5), 5)
+    assert clean(receipt) == {"database", "indexes", "snapshots"}
+    assert receipt.completed_at is None
+    await erasing._begin(receipt)  # what `resume` does
+    assert clean(await erasing.receipt("default", "era_1", Deadline(5))) == set(PLACES)
 
 
 async def test_a_place_that_fails_keeps_no_other_from_being_clean() -> None:
     shards = FakeShards({"vacuum"})
-    erasing = Erasing(shards)  # type: ignore[arg-type]
-    receipt = await erasing.erase(SCOPE, Deadline(5), 5)
-    assert clean(receipt) == {"indexes", "snapshots"}
-    assert [method for method, *_ in shards.calls].count("vacuum") == MAX_ATTEMPTS
-    shards.failing.clear()
-    await erasing._begin(receipt)  # what `resume` does
-    assert clean(await erasing.receipt("default", "era_1", Deadline(5))) == set(PLACES)
+    receipt = await Erasing(shards, nothing).erase(SCOPE, Deadline(5), 5)  # type: ignore[arg-type]
+    assert clean(receipt) == {"indexes", "snapshots", "caches"}

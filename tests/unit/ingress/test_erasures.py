@@ -20,7 +20,12 @@ async def test_receipt_says_where_and_when(client: httpx.AsyncClient, graph: Fak
     receipt = response.json()
     assert (response.status_code, receipt["status"]) == (200, "completed")
     assert (receipt["num_documents"], receipt["num_chunks"]) == (2, 5)
-    assert {place["place"] for place in receipt["places"]} == {"database", "indexes", "snapshots"}
+    assert {place["place"] for place in receipt["places"]} == {
+        "database",
+        "indexes",
+        "snapshots",
+        "caches",
+    }
     assert all(place["clean_at"] for place in receipt["places"])
     again = await client.get(f"/v1/data/erasures/{receipt['id']}")
     assert (again.status_code, again.json()) == (200, receipt)

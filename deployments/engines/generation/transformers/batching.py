@@ -6,7 +6,7 @@ out as one call into the event loop per step.
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from transformers.generation.continuous_batching.requests import GenerationOutpu
 
 from deployments.engines.generation.transformers import attention
 from deployments.engines.generation.transformers.layout import layout_of
+from deployments.engines.generation.transformers.prefixes import Prefixes
 from deployments.engines.generation.transformers.sampling import Sampler, SamplingProcessor
 
 Step = list[tuple[str, list[int], bool]]
@@ -57,6 +58,7 @@ class Batcher(ContinuousBatchingManager):
         super().__init__(model, greedy, config)
         self.output_router = router
         self._sampling = self.logit_processor = SamplingProcessor()
+        self._prefixes = Prefixes()
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
         """Take our attention where the model attends to everything; else the library's SDPA."""
@@ -71,8 +73,12 @@ class Batcher(ContinuousBatchingManager):
         max_tokens: int,
         eos_token_ids: frozenset[int],
         sampler: Sampler,
+        *,
+        is_kept: bool,
     ) -> None:
-        """Queue a request under a name that was never used before."""
+        """Queue a request under a name that was never used before; see `EngineRequest`."""
+        if not is_kept:
+            self._prefixes.pass_by(slot)
         if sampler.is_needed:
             self._sampling.add(slot, sampler)
         self.add_request(
@@ -87,11 +93,21 @@ class Batcher(ContinuousBatchingManager):
         """Free what a request holds, at the next step; harmless when it has ended."""
         self._sampling.remove(slot)
         self.cancel_request(slot)
+        self._prefixes.end(slot)
+
+    def forget(self, slots: Iterable[str], when_done: Callable[[], None]) -> None:
+        """Keep nothing of any request so far; `slots` are those that run. See `Prefixes.forget`."""
+        self._prefixes.forget(slots, when_done)
+        self._wake_up_loop.set()
 
     def run(self) -> None:
         """Generate in the calling thread until the manager is stopped."""
         self._generation_thread: Any = threading.current_thread()
         self._run_generation_loop()
+
+    def _generation_loop_body(self, batch_processor: Any, bootstrapping: bool) -> bool:
+        with self._prefixes.step(batch_processor.cache):
+            return bool(super()._generation_loop_body(batch_processor, bootstrapping))
 
     def _generation_step(self) -> None:
         processor = self.batch_processor

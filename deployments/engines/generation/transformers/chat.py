@@ -8,6 +8,7 @@ from typing import Any
 
 import tokenizers
 
+from deployments.engines.words import forget_words
 from deployments.errors import InvalidRequest
 from deployments.types import Message
 
@@ -34,6 +35,11 @@ class TextCodec:
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of tokens, without control tokens."""
         return self._backend.decode(token_ids, skip_special_tokens=True)
+
+    def forget(self) -> None:
+        """Forget the words of what was encoded."""
+        forget_words(self._backend)
+        forget_words(self._plain)
 
     def encode_chat(self, messages: Sequence[Message]) -> list[int]:
         """Return the tokens of a chat up to where the assistant speaks.

@@ -31,6 +31,9 @@ from deployments.types import Delta, EngineStats, Finished, Message, SamplingPar
 PAGE_SIZE = 256
 RATE_WINDOW_S = 5.0
 
+FORGET_PERIOD_S = 0.5
+"""How often whoever waits for the cache to be emptied looks whether the thread lives."""
+
 
 Parts = tuple[LoadedModel, TextCodec, GrammarCompiler, Batcher]
 
@@ -147,7 +150,14 @@ class TransformersEngine:
             token_bytes=self._grammars.token_bytes,
         )
         try:
-            batcher.submit(slot, request.token_ids, max_tokens, output.eos_token_ids, sampler)
+            batcher.submit(
+                slot,
+                request.token_ids,
+                max_tokens,
+                output.eos_token_ids,
+                sampler,
+                is_kept=request.is_kept,
+            )
             while not output.is_finished:
                 await output.wake.wait()
                 for event in output.take():
@@ -178,6 +188,27 @@ class TransformersEngine:
             overloaded.retry_after_s = 1
             raise overloaded
         return max_tokens
+
+    async def forget(self) -> None:
+        """Keep nothing of any request so far; of those that run now, nothing when they have ended.
+
+        Raises:
+            EngineFailed: the generation thread has ended.
+        """
+        if self._batcher is None:
+            return  # nothing was loaded, or it was freed
+        self._codec.forget()
+        loop = asyncio.get_running_loop()
+        done = asyncio.Event()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(done.set)
+
+        self._batcher.forget([*self._outputs], tell)
+        while not done.is_set():
+            self.check_health()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(done.wait(), FORGET_PERIOD_S)
 
     def stats(self) -> EngineStats:
         """Return what the engine is doing now; the rate covers the last few seconds."""

@@ -156,3 +156,16 @@ async def test_stop_fails_waiting_requests(name: str) -> None:
         await asyncio.wait_for(task, 1.0)
     with pytest.raises(EngineFailed):
         engine.check_health()
+
+
+async def test_forget_disturbs_no_answer(engine: GenerationEngine) -> None:
+    expected = await answer(engine, ask(engine, "Name three colours."))
+    running = asyncio.create_task(answer(engine, ask(engine, "Name three colours.")))
+    await engine.forget()
+    assert await running == expected
+    assert await answer(engine, ask(engine, "Name three colours.")) == expected
+
+
+async def test_engine_that_never_ran_has_nothing_to_forget() -> None:
+    for args in ARGS.values():
+        await create_engine(GeneratorArgs(**args)).forget()

@@ -1,6 +1,7 @@
 """The engine against the plain loop, itself in company, and its own bounds, on the real model."""
 
 import asyncio
+import dataclasses
 import json
 import re
 from collections.abc import AsyncIterator
@@ -166,3 +167,54 @@ async def test_death_of_the_engine_fails_every_request_at_once() -> None:
     with pytest.raises(EngineFailed):
         engine.check_health()
     await engine.stop()
+
+
+def kept(engine: TransformersEngine) -> int:
+    """Return how many pages could serve a request that comes now."""
+    assert engine._batcher is not None
+    assert engine._batcher.batch_processor is not None
+    allocators = engine._batcher.batch_processor.cache.cache_allocators.values()
+    return sum(len(allocator.ledger.hash_to_block) for allocator in allocators)
+
+
+async def ended(engine: TransformersEngine) -> None:
+    """Wait until no request holds a page."""
+    assert engine._batcher is not None
+    assert engine._batcher.batch_processor is not None
+    allocators = engine._batcher.batch_processor.cache.cache_allocators.values()
+    async with asyncio.timeout(10):
+        while any(allocator.block_table for allocator in allocators):
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.3)  # the step that frees is over
+
+
+async def test_forget_keeps_no_page_and_no_answer_changes(engine: TransformersEngine) -> None:
+    asked = ask(engine, "The moor is wide and dark. " * 90, logprobs=0)
+    first = await answer(engine, asked)
+    assert kept(engine)
+    await engine.forget()
+    assert not kept(engine)
+    assert text_of(await answer(engine, asked)) == text_of(first)
+
+
+async def test_forget_keeps_nothing_of_what_runs_either(engine: TransformersEngine) -> None:
+    await engine.forget()
+    asked = ask(engine, "The heath is wide and dark. " * 90, max_tokens=64)
+    events = engine.generate(asked)
+    await anext(events)
+    await engine.forget()
+    async for _ in events:
+        pass
+    await ended(engine)
+    assert not kept(engine)
+    await answer(engine, asked)
+    await ended(engine)
+    assert kept(engine), "later requests are kept as ever"
+
+
+async def test_request_that_is_not_kept_leaves_no_page(engine: TransformersEngine) -> None:
+    await engine.forget()
+    asked = dataclasses.replace(ask(engine, "The fen is wide and dark. " * 90), is_kept=False)
+    await answer(engine, asked)
+    await ended(engine)
+    assert not kept(engine)
