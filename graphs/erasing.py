@@ -28,9 +28,6 @@ RESUME_AGE = timedelta(seconds=60)
 Work = Callable[..., Awaitable[Any]]
 """Cleans some places in every replica; takes `deadline` by name."""
 
-FORGET_TIMEOUT_S = 5.0
-"""Emptying caches takes a moment; a broadcast of Serve's now and then never ends (2.60)."""
-
 MAX_ATTEMPTS = 3
 RETRY_PAUSE_S = 2.0
 """Within this, the others learn of a replica that Serve stopped; `resume` comes much later."""
@@ -90,7 +87,7 @@ class Erasing:
             work: dict[tuple[Place, ...], Work] = {
                 ("database",): partial(self._shards.ask, "vacuum"),
                 ("indexes", "snapshots"): partial(self._shards.ask_every, "purge", collection_ids),
-                ("caches",): lambda deadline: self._forget(Deadline(FORGET_TIMEOUT_S)),
+                ("caches",): self._forget,
             }
             await asyncio.gather(*(self._clean(erasure, *step) for step in work.items()))
 

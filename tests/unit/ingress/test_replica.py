@@ -13,7 +13,6 @@ from ray.serve._private.default_impl import (
 from deployments.ingress.asgi import Receive, Scope, Send
 from deployments.ingress.replica import _with_calls_apart
 
-
 HANDLE = create_init_handle_options()
 OPTIONS = create_dynamic_handle_options(
     method_name="search", request_serialization="pickle", response_serialization="pickle"
