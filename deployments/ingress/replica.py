@@ -5,16 +5,19 @@ The only module of the ingress that knows Ray. `@serve.ingress()` without an app
 not pickle. ``graphs/`` turns the class into a deployment and hands in the graph.
 """
 
+import dataclasses
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, cast
 
 from ray import serve
+from ray.serve import context
 
 from deployments.config import IngressArgs, Settings
 from deployments.engines.extraction.child import extract_in_child
 from deployments.ingress.app import build_app
-from deployments.ingress.asgi import App
+from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
 from deployments.stores.keys import open_keys
@@ -49,7 +52,7 @@ class Ingress:
 
     def __serve_build_asgi_app__(self) -> App:
         """Return the application; Serve calls this once, after the constructor."""
-        return build_app(
+        app = build_app(
             self._graph,
             self._keys,
             self._args,
@@ -58,6 +61,7 @@ class Ingress:
             metrics_source=self._cluster_metrics,
             is_behind_serve=True,
         )
+        return _with_calls_apart(app)
 
     def metrics(self) -> bytes:
         """Return this replica's own counters; the graph adds those of all replicas up."""
@@ -65,6 +69,7 @@ class Ingress:
 
     async def index(self, collection: str, documents: Sequence[Document]) -> list[IndexedDocument]:
         """Store documents: for callers that hold a handle to the application instead of a URL."""
+        _set_calls_apart()
         indexed: list[IndexedDocument] = await self._graph.index(
             collection, documents, timeout_s=self._args.request_timeout_s
         )
@@ -72,6 +77,7 @@ class Ingress:
 
     async def search(self, request: SearchRequest, is_reranked: bool = False) -> list[ScoredChunk]:
         """Return matching chunks, best first, to a caller with a handle."""
+        _set_calls_apart()
         chunks: list[ScoredChunk] = await self._graph.search(
             request, timeout_s=self._args.request_timeout_s, is_reranked=is_reranked
         )
@@ -81,6 +87,7 @@ class Ingress:
         self, request: GenerationRequest, retrieval: Retrieval
     ) -> AsyncGenerator[AnswerEvent]:
         """Yield the events of an answer from a collection to a caller with a handle."""
+        _set_calls_apart()
         events = self._graph.answer(request, retrieval, timeout_s=self._args.request_timeout_s)
         async with aclosing(events):
             async for event in events:
@@ -89,3 +96,25 @@ class Ingress:
     async def _cluster_metrics(self) -> bytes:
         page: bytes = await self._graph.metrics(timeout_s=METRICS_TIMEOUT_S)
         return page
+
+
+def _with_calls_apart(app: App) -> App:
+    async def apart(scope: Scope, receive: Receive, send: Send) -> None:
+        _set_calls_apart()
+        await app(scope, receive, send)
+
+    return apart
+
+
+def _set_calls_apart() -> None:
+    """Have each handle call of the request that is being served get an internal id of its own.
+
+    Source: Serve 2.60 gives a request's calls its own id, and its router finds the calls that wait
+    for a replica by that id: of two that wait at once for one deployment, one is never sent, and
+    never ends (`RequestRouter._add_pending_request_to_indices`). By the same id Serve cancels what
+    a cancelled request has called; `handles.call` does that here, and what outlives its request
+    goes on.
+    """
+    request = context._get_serve_request_context()
+    current = cast("ContextVar[Any]", context._serve_request_context)
+    current.set(dataclasses.replace(request, _internal_request_id=""))

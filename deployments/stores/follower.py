@@ -29,6 +29,10 @@ from deployments.stores.workspace import Workspace
 from deployments.types import IndexStats, SearchRequest
 
 
+class Unwanted(StoreUnavailable):
+    """It was dropped while it followed, or its process ends; another one may be wanted."""
+
+
 class Disagreement(Exception):
     """After following, there are more or fewer chunks than the collection counts."""
 
@@ -218,7 +222,7 @@ class Follower:
             with self._lock.writing():
                 self._indexes.stage_rows(changes)
             if self.is_broken or not go_on():
-                raise StoreUnavailable("the index is no longer wanted")
+                raise Unwanted("the index is no longer wanted")
             added.append(changes.numbers)
             removed.append(changes.removed)
         self._indexes.lexical.commit()

@@ -18,7 +18,7 @@ from deployments.stores.buckets import WHOLE, Shard
 from deployments.stores.changes import Head, head, totals
 from deployments.stores.database import Database
 from deployments.stores.fetching import fetch
-from deployments.stores.follower import Disagreement, Follower
+from deployments.stores.follower import Disagreement, Follower, Unwanted
 from deployments.stores.followers import Followers
 from deployments.stores.hits import Hit, distinct
 from deployments.stores.indexes import Query
@@ -192,6 +192,9 @@ class Searcher:
                     except Disagreement:  # it is broken, and the next is made of the log alone
                         if is_restored and self.snapshots is not None:
                             self.snapshots.refuse(follower)
+                        continue
+                    except Unwanted:  # an erasure let go of it meanwhile
+                        self.followers.drop(collection, follower)
                         continue
                     if is_restored and not self._is_true(connection, follower, now):
                         continue

@@ -1,6 +1,7 @@
 """Erased over HTTP: no byte is left in the state folder, wherever it had been."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -10,6 +11,8 @@ from tests.stack import Stack
 
 SECRET = "quixotrabbit"
 PEOPLE = ("ann", "bob")
+NUM_AT_ONCE = 3
+NUM_IN_TURN = 20
 
 
 def plant(client: httpx.Client, collection: str, num_documents: int = 40) -> None:
@@ -34,7 +37,9 @@ def plant(client: httpx.Client, collection: str, num_documents: int = 40) -> Non
 
 def search(client: httpx.Client, collection: str, mode: str = "hybrid") -> set[str]:
     body = {"collection": collection, "query": f"{SECRET} Skarro", "mode": mode, "top_k": 100}
-    found = client.post("/v1/data/search", json=body).raise_for_status().json()["results"]
+    r = client.post("/v1/data/search", json=body)
+    assert r.status_code == 200, r.text
+    found = r.json()["results"]
     return {result["document_id"] for result in found}
 
 
@@ -99,3 +104,19 @@ def test_erase_command_prints_the_receipt(stack: Stack, client: httpx.Client) ->
     refused = stack.command("erase", "by-command", "--yes")
     assert refused.returncode != 0
     assert "exactly one of" in refused.stderr
+
+
+def test_erasures_at_once_all_complete(stack: Stack, client: httpx.Client) -> None:
+    def erase(number: int) -> list[str]:
+        collection, statuses = f"at-once-{number}", []
+        document = {"id": "one", "text": f"{SECRET} number {number}"}
+        for _ in range(NUM_IN_TURN):
+            body = {"collection": collection, "documents": [document]}
+            client.post("/v1/data/index", json=body).raise_for_status()
+            body = {"collection": collection, "ids": ["one"], "wait_s": 20}
+            statuses.append(client.post("/v1/data/delete", json=body).json()["status"])
+        return statuses
+
+    with ThreadPoolExecutor(NUM_AT_ONCE) as pool:
+        statuses = list(pool.map(erase, range(NUM_AT_ONCE)))
+    assert statuses == [["completed"] * NUM_IN_TURN] * NUM_AT_ONCE

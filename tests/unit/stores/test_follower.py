@@ -16,35 +16,39 @@ from deployments.stores.search import Searcher
 from deployments.types import SearchRequest
 from tests.unit.stores.material import MODEL, doc, put, vector
 
-RUN_S = 0.8
+NUM_ROUNDS = 12  # of the slowest work: a busy host makes the test longer, not weaker
+MAX_S = 60.0
 NUM_DOCUMENTS = 5
 
 
 def run(*works: Callable[[], None]) -> None:
-    """Run every work again and again, each in a thread; raise what any of them raised."""
+    """Repeat every work in a thread until each was done often enough; raise what any raised."""
     errors: list[BaseException] = []
-    end_s = time.monotonic() + RUN_S
+    rounds = [0] * len(works)
+    end_s = time.monotonic() + MAX_S
 
-    def repeat(work: Callable[[], None]) -> None:
+    def repeat(index: int) -> None:
         try:
-            while time.monotonic() < end_s and not errors:
-                work()
+            while min(rounds) < NUM_ROUNDS and time.monotonic() < end_s and not errors:
+                works[index]()
+                rounds[index] += 1
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=repeat, args=(work,)) for work in works]
+    threads = [threading.Thread(target=repeat, args=(index,)) for index in range(len(works))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if errors:
         raise errors[0]
+    assert min(rounds) >= NUM_ROUNDS
 
 
 @pytest.mark.parametrize("mode", ["dense", "lexical", "hybrid"])
 def test_concurrent_searches_see_whole_writes_in_order(database: Database, mode: str):
     replicas = [Searcher(database, RetrieverArgs()) for _ in range(2)]
-    written, num_searches = [0], [0]
+    written = [0]
 
     def write() -> None:
         version = written[0] + 1
@@ -58,12 +62,9 @@ def test_concurrent_searches_see_whole_writes_in_order(database: Database, mode:
         assert len(chunks) == NUM_DOCUMENTS
         (text,) = {chunk.text for chunk in chunks}
         assert int(text.split()[1]) >= acknowledged
-        num_searches[0] += 1
 
     write()
     run(write, *(lambda r=replica: search(r) for replica in replicas * 2))
-    assert written[0] > 5
-    assert num_searches[0] > 5
 
 
 def test_concurrent_recreation_never_mixes_collections(database: Database):
@@ -86,7 +87,6 @@ def test_concurrent_recreation_never_mixes_collections(database: Database):
         assert len({chunk.text for chunk in chunks}) <= 1
 
     run(recreate, search, search)
-    assert life[0] > 3
 
 
 def test_deleted_document_never_comes_back(database: Database):

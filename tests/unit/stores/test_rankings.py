@@ -1,14 +1,17 @@
 """Shards together find what one index finds."""
 
+import time
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from deployments.config import RetrieverArgs
+from deployments.stores import indexes
 from deployments.stores.buckets import NUM_BUCKETS, Shard, bucket_of
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
+from deployments.stores.hits import Hit
 from deployments.stores.rankings import merge
 from deployments.stores.search import Searcher
 from deployments.types import Condition, ScoredChunk, SearchRequest
@@ -71,6 +74,39 @@ def test_words_are_found_in_every_shard(sharded: list[Searcher], database: Datab
     found, expected = ask_shards(sharded, request), ask_one(database, request)
     assert {chunk.chunk_id for chunk in found} == {chunk.chunk_id for chunk in expected} != set()
     assert [chunk.score for chunk in found] == sorted((c.score for c in found), reverse=True)
+
+
+def test_hybrid_search_of_many_chunks_finds_what_that_of_few_does(
+    sharded: list[Searcher], monkeypatch: pytest.MonkeyPatch
+):
+    request = replace(REQUEST, mode="hybrid", min_score=-0.5)
+    one_after_the_other = ask_shards(sharded, request)
+    monkeypatch.setattr(indexes, "MIN_BESIDE", 0)
+    assert ask_shards(sharded, request) == one_after_the_other != []
+
+
+@pytest.mark.parametrize("failing", ["dense", "lexical"])
+def test_failing_hybrid_search_ends_when_both_parts_have(
+    sharded: list[Searcher], monkeypatch: pytest.MonkeyPatch, failing: str
+):
+    monkeypatch.setattr(indexes, "MIN_BESIDE", 0)
+    ended = []
+
+    def part(name: str) -> Any:
+        def search(*_: Any, **__: Any) -> list[Hit]:
+            if name == failing:
+                raise MemoryError(name)
+            time.sleep(0.05)
+            ended.append(name)
+            return []
+
+        return search
+
+    monkeypatch.setattr(indexes.DenseIndex, "search", part("dense"))
+    monkeypatch.setattr(indexes.LexicalIndex, "search", part("lexical"))
+    with pytest.raises(MemoryError, match=failing):
+        sharded[0].search(replace(REQUEST, mode="hybrid"), vector("word 3"), MODEL)
+    assert len(ended) == 1
 
 
 def test_hybrid_limits_the_chunks_of_a_document(sharded: list[Searcher]):
