@@ -112,6 +112,23 @@ class RetrieverArgs(Args):
     candidates: int = Field(default=50, ge=1, le=1000, description="hits of each kind to fuse")
 
 
+class TuningArgs(Args):
+    """How models may be fine-tuned."""
+
+    max_queued: int = Field(default=4, ge=0, le=1000, description="tunings that wait for theirs")
+    max_workers: int = Field(default=8, ge=1, le=256, description="of one tuning")
+    worker_cpus: float = Field(
+        default=1.0, gt=0, le=64, description="logical CPUs that each worker asks of Ray"
+    )
+    max_failures: int = Field(
+        default=5, ge=1, le=100, description="in a row, none of which brought a checkpoint"
+    )
+    start_timeout_s: float = Field(default=600.0, gt=0, le=7200)
+    step_timeout_s: float = Field(
+        default=1800.0, gt=0, le=86_400, description="for a step, a checkpoint or an evaluation"
+    )
+
+
 class ModelsArgs(Args):
     """What may be loaded at run time, and from where."""
 
@@ -141,6 +158,7 @@ class ModelsArgs(Args):
     graceful_shutdown_s: float = Field(
         default=600.0, ge=1, le=7200, description="longest wait for running requests on unloading"
     )
+    tuning: TuningArgs = TuningArgs()
 
 
 class IngressArgs(Args):

@@ -14,9 +14,9 @@ Checksums tell damage of the disk from data (``checksums.py``), and a collection
 documents and chunks tell of rows that a damaged index hides.
 
 `models` are those loaded at run time, `model_aliases` the names that requests use for them, and
-`registry_changes` has one row, once there was a change, whose `revision` every change of either
-raises (``models.py``). A lease says which process does what only one may do. Their times are in
-microseconds since 1970.
+`registry_changes` has a row, once there was a change, whose `revision` every change of either
+raises (``models.py``); its second row does that for `tunings`, the fine-tunings (``tunings.py``). A
+lease says which process does what only one may do. Their times are in microseconds since 1970.
 
 A chunk repeats its part of the document's text, because cutting it out of a long one for every hit
 would read the whole document each time.
@@ -189,4 +189,22 @@ leases = Table(
     Column("name", String(64), primary_key=True),
     Column("owner", String(64), nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+)
+
+tunings = Table(
+    "tunings",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("name", String(64), nullable=False),
+    Column("version", String(64), nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("phase", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("progress", JSON, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("completed_at", BigInteger),
+    Index(None, "name", "version"),
+    Index(None, "phase"),
 )

@@ -1,14 +1,17 @@
-"""Where a model may come from: embedded, below an allowed folder, or a hub if that is allowed."""
+"""Where a model may come from: embedded, tuned here, below an allowed folder, or an allowed hub."""
 
 import hmac
 import re
 from pathlib import Path
 
-from deployments.config import ModelsArgs
+from deployments.config import ModelsArgs, Settings
 from deployments.engines.weights import EMBEDDED, Weights, locate, pinned_models, sha256
 from deployments.errors import EngineFailed, InvalidRequest, UnreadableModel
 
 HUB = "hub:"
+TUNED = "tuned:"
+MERGED, ADAPTER = "merged", "adapter"
+TUNED_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,63}@[A-Za-z0-9][\w.-]{0,31}", re.ASCII)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w.-]{1,64})?")
 
 
@@ -16,7 +19,8 @@ def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
     """Return the files behind a source that is allowed.
 
     Args:
-        source: `embedded:<name>`, `hub:<org>/<name>[@<revision>]`, or a path on this host.
+        source: `embedded:<name>`, `tuned:<name>@<version>`, `hub:<org>/<name>[@<revision>]`, or a
+            path on this host.
         args: what is allowed.
         digest: the SHA-256 that the weights' one file has to have; empty: any.
 
@@ -26,6 +30,8 @@ def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
     """
     if source.startswith(EMBEDDED):
         weights = _embedded(source)
+    elif source.startswith(TUNED):
+        weights = Weights(tuned_folder(source, MERGED))
     elif source.startswith(HUB):
         weights = _downloaded(source.removeprefix(HUB), args)
     else:
@@ -35,6 +41,30 @@ def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
         if not hmac.compare_digest(sha256(path), digest):
             raise UnreadableModel("the weights have another SHA-256 than `sha256` says")
     return weights
+
+
+def tuned_folder(source: str, part: str) -> Path:
+    """Return a folder that a tuning has made: only those that were evaluated are there.
+
+    Args:
+        source: `tuned:<name>@<version>`.
+        part: MERGED for a whole model, ADAPTER for what was trained alone.
+
+    Raises:
+        InvalidRequest: no tuning has made this.
+    """
+    model = source.removeprefix(TUNED)
+    folder = tuned_root(Settings()) / model
+    if not TUNED_ID.fullmatch(model) or not folder.is_dir():
+        raise refused(f"no tuning has made this version: `{TUNED}<name>@<version>`")
+    if not (folder / part).is_dir():
+        raise refused(f"the tuning has made no {part} weights")
+    return folder / part
+
+
+def tuned_root(settings: Settings) -> Path:
+    """Return the folder of all versions that tunings have made."""
+    return settings.state_path / "tuned"
 
 
 def is_trusted(weights: Weights, args: ModelsArgs) -> bool:

@@ -1,0 +1,1 @@
+"""Fine-tuning with LoRA: examples checked and encoded, training, evaluation, merging."""
