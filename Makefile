@@ -35,7 +35,7 @@ $(INSTALLED): $(SOURCES)
 	@$(PIP) install --quiet 'pip>=25.1'
 	@$(PIP_INSTALL) setuptools wheel
 	@$(PIP_INSTALL) torch
-	@$(PIP_INSTALL) --no-build-isolation -e '.[deepspeed]'
+	@$(PIP_INSTALL) --no-build-isolation -e '.[tuning]'
 	@$(BIN)/python -m cluster.embedded requirements | xargs $(PIP) install --quiet --no-deps
 	@$(BIN)/python -m cluster.embedded verify
 	@touch $@

@@ -13,6 +13,8 @@ from deployments.types import (
     ModelKind,
     ModelState,
     SwitchOrder,
+    TuningOrder,
+    TuningState,
 )
 from graphs.handles import Deadline
 from graphs.model_status import OwnModel, StatusBoard
@@ -20,6 +22,7 @@ from graphs.models import Models
 from graphs.registrar import Registrar
 from graphs.reranking import LATE_FUSION
 from graphs.serve_apps import ServeApps
+from graphs.tunings import Tunings
 
 STATUS_TIMEOUT_S = 5.0
 NUM_CONNECTIONS = 4
@@ -36,6 +39,8 @@ class ModelOperations:
         apps = ServeApps(args)
         self._registrar = Registrar(self.models, self._store, database, apps, args)
         self._board = StatusBoard(own, self.models, apps)
+        sources = {one.args.model: one.args.source for one in own if one.kind == "generation"}
+        self._tunings = Tunings(database, args, sources)
 
     async def resolve(self, model: str, kind: ModelKind) -> str:
         """Return the id of the very model behind an id or alias; of several, the main one.
@@ -72,10 +77,26 @@ class ModelOperations:
         registry = await asyncio.to_thread(self._store.read)
         return await self._board.status(registry, deadline)
 
+    async def begin_tuning(self, order: TuningOrder) -> TuningState:
+        """Check an order for a fine-tuning, and queue it."""
+        return await self._tunings.begin(order, await asyncio.to_thread(self._store.read))
+
+    async def tuning(self, tuning_id: str) -> TuningState:
+        """Return how a fine-tuning is now; raises NotFound."""
+        return await self._tunings.get(tuning_id)
+
+    async def tunings(self, *, limit: int, after: str) -> list[TuningState]:
+        """Return fine-tunings, the newest first; of those, the ones older than `after`."""
+        return await self._tunings.find(limit, after)
+
+    async def cancel_tuning(self, tuning_id: str) -> TuningState:
+        """Have a fine-tuning end; raises NotFound."""
+        return await self._tunings.cancel(tuning_id)
+
     async def forget_loaded(self, late_s: float, deadline: Deadline) -> None:
         """Have every loaded model keep nothing of the texts that it has read."""
         await self._registrar.forget(late_s, deadline)
 
     async def keep(self) -> None:
         """Follow the registry and take part in making it true, for ever."""
-        await self._registrar.maintain()
+        await asyncio.gather(self._registrar.maintain(), self._tunings.maintain())

@@ -7,6 +7,7 @@ room. The rest is the tuner's (``tuning.py``).
 import asyncio
 import dataclasses
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 from deployments.config import ModelsArgs, Settings
@@ -33,8 +34,10 @@ PACKAGES = ("deepspeed", "peft")
 class Tunings:
     """Begins and cancels tunings for one ingress, and takes part in training them."""
 
-    def __init__(self, database: Database, args: ModelsArgs) -> None:
+    def __init__(self, database: Database, args: ModelsArgs, own: Mapping[str, str]) -> None:
+        """Take the configuration, and the sources of its generation models by their ids."""
         settings = Settings()
+        self._own = own
         self._args = args
         self._store = TuningStore(database)
         self._folders = Folders(settings.state_path, tuned_root(settings))
@@ -109,7 +112,7 @@ class Tunings:
         training = order.training
         if training.workers > self._args.tuning.max_workers:
             raise _refused(f"at most {self._args.tuning.max_workers} workers here", "workers")
-        source = _source(order.base, registry)
+        source = self._source(order.base, registry)
         weights = find_source(source, self._args)
         files = inspect(weights, is_trusted=is_trusted(weights, self._args))
         if files.kind != "generation":
@@ -126,6 +129,17 @@ class Tunings:
             is_merged=order.is_merged,
         )
         return spec, files
+
+    def _source(self, base: str, registry: Registry) -> str:
+        """Return the source that a base says, or the one that a model of this id has."""
+        if base in self._own:
+            return self._own[base]
+        known = registry.models.get(base)
+        if known is None:
+            return base
+        if known.spec.adapter or not known.spec.source:
+            raise _refused("this model has no weights of its own that could be tuned", "base")
+        return known.spec.source
 
     async def _prepared(
         self, spec: TuningSpec, files: ModelFiles, order: TuningOrder, folder: Path
@@ -144,16 +158,6 @@ class Tunings:
             num_steps=steps,
             memory_bytes=needs,
         )
-
-
-def _source(base: str, registry: Registry) -> str:
-    """Return the source that a base says, or the one that a loaded model has."""
-    known = registry.models.get(base)
-    if known is not None:
-        if known.spec.adapter or not known.spec.source:
-            raise _refused("this model has no weights of its own that could be tuned", "base")
-        return known.spec.source
-    return base
 
 
 def _device(order: TuningOrder, gpus: int) -> str:

@@ -24,6 +24,7 @@ from deployments.ingress.native.clean import clean_router
 from deployments.ingress.native.collections import collections_router
 from deployments.ingress.native.data import data_router
 from deployments.ingress.native.erasures import erasures_router
+from deployments.ingress.native.finetune import finetune_router
 from deployments.ingress.native.inference import inference_router
 from deployments.ingress.native.models import model_states_router
 from deployments.ingress.native.operations import operations_router
@@ -55,6 +56,7 @@ ROUTERS = (
     rerank_router,
     dify_router,
     model_states_router,
+    finetune_router,
     models_router,
     operations_router,
 )

@@ -29,6 +29,8 @@ from deployments.types import (
     SearchRequest,
     StoredDocument,
     SwitchOrder,
+    TuningOrder,
+    TuningState,
     Vectors,
     VectorSpace,
 )
@@ -84,6 +86,22 @@ class Graph(Protocol):
 
     async def model_status(self, *, timeout_s: float) -> ClusterStatus:
         """Return every model, replica and machine as it is now."""
+        ...
+
+    async def begin_tuning(self, order: TuningOrder) -> TuningState:
+        """Check an order for a fine-tuning, and queue it."""
+        ...
+
+    async def tuning(self, tuning_id: str) -> TuningState:
+        """Return how a fine-tuning is now; raises NotFound."""
+        ...
+
+    async def tunings(self, *, limit: int, after: str) -> list[TuningState]:
+        """Return fine-tunings, the newest first; of those, the ones older than `after`."""
+        ...
+
+    async def cancel_tuning(self, tuning_id: str) -> TuningState:
+        """Have a fine-tuning end; raises NotFound."""
         ...
 
     def generate(

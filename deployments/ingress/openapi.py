@@ -20,6 +20,7 @@ from deployments.ingress.schemas import (
     responses,
     stored,
     transfer,
+    tuning_states,
 )
 from deployments.ingress.schemas.base import Schema
 from deployments.ingress.schemas.cleaning import CleanRequest
@@ -35,6 +36,7 @@ from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
 from deployments.ingress.schemas.responses import ErrorResponse
 from deployments.ingress.schemas.search import SearchBody
 from deployments.ingress.schemas.transfer import ExportRequest, ImportRequest
+from deployments.ingress.schemas.tunings import FinetuneModel
 
 BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
@@ -46,6 +48,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ExportRequest,
     ImportRequest,
     EraseRequest,
+    FinetuneModel,
     IndexRequest,
     InferenceRequest,
     LoadModel,
@@ -68,6 +71,7 @@ ANSWERS: tuple[type[BaseModel], ...] = tuple(
         responses,
         stored,
         transfer,
+        tuning_states,
     )
     for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel

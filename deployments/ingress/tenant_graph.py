@@ -39,6 +39,8 @@ from deployments.types import (
     SearchRequest,
     StoredDocument,
     SwitchOrder,
+    TuningOrder,
+    TuningState,
     Vectors,
     VectorSpace,
 )
@@ -93,6 +95,22 @@ class TenantGraph:
     async def model_status(self, *, timeout_s: float) -> ClusterStatus:
         """Return every model, replica and machine as it is now."""
         return await self._graph.model_status(timeout_s=timeout_s)
+
+    async def begin_tuning(self, order: TuningOrder) -> TuningState:
+        """Check an order for a fine-tuning, and queue it."""
+        return await self._graph.begin_tuning(order)
+
+    async def tuning(self, tuning_id: str) -> TuningState:
+        """Return how a fine-tuning is now."""
+        return await self._graph.tuning(tuning_id)
+
+    async def tunings(self, *, limit: int, after: str) -> list[TuningState]:
+        """Return fine-tunings, the newest first; of those, the ones older than `after`."""
+        return await self._graph.tunings(limit=limit, after=after)
+
+    async def cancel_tuning(self, tuning_id: str) -> TuningState:
+        """Have a fine-tuning end."""
+        return await self._graph.cancel_tuning(tuning_id)
 
     async def generate(
         self, request: GenerationRequest, *, timeout_s: float

@@ -57,6 +57,8 @@ from deployments.types import (
     StoredDocument,
     SwitchOrder,
     TokenLogprob,
+    TuningOrder,
+    TuningState,
     Vectors,
     VectorSpace,
 )
@@ -100,6 +102,8 @@ class FakeGraph:
         self.num_closed = 0
         self.parts = {"generator": True, "retriever": True}
         self.orders: list[LoadOrder | SwitchOrder | tuple[str, bool]] = []
+        self.tuning_orders: list[TuningOrder] = []
+        self.tuning_states: list[TuningState] = []
         self.states: dict[str, list[ModelState]] = {}
         """What the registry says of each model, one state a time it is asked, the last for ever."""
 
@@ -160,6 +164,25 @@ class FakeGraph:
         loaded = dataclasses.replace(own, id="m@1", replicas=(), num_wanted=1, state=state)
         alias = Alias("chat", (AliasTarget("m@1", 90), AliasTarget("fake-model", 10)))
         return ClusterStatus((own, loaded), (alias,), (node,))
+
+    async def begin_tuning(self, order: TuningOrder) -> TuningState:
+        self._fail()
+        self.tuning_orders.append(order)
+        return self.tuning_states[0]
+
+    async def tuning(self, tuning_id: str) -> TuningState:
+        self._fail()
+        found = [one for one in self.tuning_states if one.id == tuning_id]
+        if not found:
+            raise NotFound("there is no tuning with this id")
+        return found[0]
+
+    async def tunings(self, *, limit: int, after: str) -> list[TuningState]:
+        self._fail()
+        return [one for one in self.tuning_states if not after or one.id < after][:limit]
+
+    async def cancel_tuning(self, tuning_id: str) -> TuningState:
+        return dataclasses.replace(await self.tuning(tuning_id), phase="cancelling")
 
     def _fail(self) -> None:
         if self.error is not None:
