@@ -40,8 +40,8 @@ def read_examples(data: bytes, param: str) -> list[Example]:
     Raises:
         InvalidRequest: there is none, there are too many, or lines are bad; it names those.
     """
-    lines = data.split(b"\n")
-    if len(lines) > MAX_LINES + 1:
+    lines = data.rstrip(b"\n").split(b"\n")
+    if len(lines) > MAX_LINES:
         raise refused(f"there are more than {MAX_LINES} lines", param)
     examples, bad = list[Example](), list[BadLine]()
     for number, line in enumerate(lines, 1):
