@@ -64,6 +64,7 @@ class Run:
             step += 1
             await self._note(step, loss)
             if step % spec.training.checkpoint_steps == 0 and step < spec.num_steps:
+                await self._write_down()  # first: else a kill loses the curve up to here
                 await self._gang.save()
         await self._evaluate()
         await self._write(target)
