@@ -50,13 +50,13 @@ class TuningStore:
         rows = self._database.rows(REVISION, {"id": TUNINGS})
         return int(rows[0][0]) if rows else 0
 
-    def add(self, spec: TuningSpec, id_: str, max_waiting: int) -> TuningState:
+    def add(self, spec: TuningSpec, id_: str, max_under_way: int) -> TuningState:
         """Put a tuning into the queue.
 
         Args:
             spec: what to train.
             id_: of `new_tuning_id`.
-            max_waiting: how many may be queued.
+            max_under_way: how many may be queued or run, this one included.
 
         Raises:
             RateLimited: the queue is full.
@@ -70,8 +70,8 @@ class TuningStore:
             made = select(table.c.id).where(*same, table.c.phase.in_((*UNDER_WAY, "completed")))
             if connection.execute(made).first() is not None:
                 raise Conflict(f"a tuning makes {spec.id} already: choose another version")
-            queued = select(func.count()).select_from(table).where(table.c.phase == "queued")
-            if connection.scalars(queued).one() >= max_waiting:
+            others = select(func.count()).select_from(table).where(table.c.phase.in_(UNDER_WAY))
+            if connection.scalars(others).one() >= max_under_way:
                 error = RateLimited("the queue of tunings is full; try again when one has ended")
                 error.retry_after_s = FULL_RETRY_S
                 raise error

@@ -29,7 +29,7 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length", 0))
-                body = json.loads(self.rfile.read(length))
+                body = json.loads(self.rfile.read(length) or b"null")
                 server.requests.append({"headers": self.headers, "body": body})
                 status, headers, text = server.reply(body)
                 self.send_response(status)
@@ -38,6 +38,8 @@ class Server:
                 self.send_header("content-length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text.encode())
+
+            do_GET = do_POST
 
             def log_message(self, *_: object) -> None:
                 return

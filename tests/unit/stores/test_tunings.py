@@ -35,8 +35,8 @@ def spec(version: str = "1") -> TuningSpec:
     )
 
 
-def add(store: TuningStore, version: str = "1", max_waiting: int = 4) -> TuningState:
-    return store.add(spec(version), new_tuning_id(), max_waiting)
+def add(store: TuningStore, version: str = "1", max_under_way: int = 4) -> TuningState:
+    return store.add(spec(version), new_tuning_id(), max_under_way)
 
 
 def begun(store: TuningStore, version: str = "1") -> TuningState:
@@ -59,13 +59,16 @@ def test_unknown_tuning_is_not_found(store: TuningStore):
         store.cancel(new_tuning_id())
 
 
-def test_full_queue_takes_no_more_until_one_begins(store: TuningStore):
-    first = add(store, "1", max_waiting=1)
+def test_full_queue_takes_no_more_until_one_ends(store: TuningStore):
+    first = begun(store, "1")
     with pytest.raises(RateLimited) as caught:
-        add(store, "2", max_waiting=1)
+        add(store, "2", max_under_way=1)
     assert caught.value.retry_after_s
-    assert store.begin(first) is not None
-    assert add(store, "2", max_waiting=1).phase == "queued"
+    assert add(store, "2", max_under_way=2).phase == "queued"
+    assert store.end(first, "failed")
+    with pytest.raises(RateLimited):
+        add(store, "3", max_under_way=1)
+    assert add(store, "3", max_under_way=2).phase == "queued"
 
 
 @pytest.mark.parametrize("phase", ["completed", "failed", "cancelled"])
