@@ -32,10 +32,9 @@ def adapted(model: Any, spec: TuningSpec) -> Any:
         lora_dropout=training.dropout,
         target_modules=list(training.targets) or "all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=spec.base,
     )
     model = get_peft_model(model, config, autocast_adapter_dtype=False)
-    config.base_model_name_or_path = spec.base  # the library puts the path of a folder here
+    config.base_model_name_or_path = spec.base  # the library has put the path of a folder here
     return model
 
 

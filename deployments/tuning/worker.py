@@ -153,10 +153,17 @@ class Worker:
     def _loss(self, batch: Batch) -> torch.Tensor:
         """Return this worker's part of the mean loss over all workers' tokens, with its graph."""
         device = self._engine.device
+        labels = batch.labels[:, 1:]
+        places = (labels != IGNORED).any(0).nonzero()[:, 0]
+        if not len(places):
+            places = torch.tensor([0])
+        labels = labels[:, places].to(device)
+        # Most tokens are prompt, and a row of logits is as long as the vocabulary.
         logits = self._engine(
-            input_ids=batch.tokens.to(device), attention_mask=batch.attention.to(device)
-        ).logits[:, :-1]
-        labels = batch.labels[:, 1:].to(device)
+            input_ids=batch.tokens.to(device),
+            attention_mask=batch.attention.to(device),
+            logits_to_keep=places.to(device),
+        ).logits
         is_learned = labels != IGNORED
         kept, wanted = logits[is_learned].float(), labels[is_learned]
         lost = torch.nn.functional.cross_entropy(kept, wanted, reduction="sum")

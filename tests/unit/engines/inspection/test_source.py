@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deployments.config import ModelsArgs
-from deployments.engines.inspection.source import find_source, is_trusted
+from deployments.engines.inspection.source import ADAPTER, find_source, is_trusted, tuned_folder
 from deployments.errors import InvalidRequest, UnreadableModel
 from tests.unit.engines.inspection.material import LLAMA, folder, gguf
 
@@ -44,6 +44,11 @@ def test_folder_and_file_below_a_root_are_found(tmp_path: Path, args: ModelsArgs
         "embedded:",
         "embedded:../m",
         "embedded:no-such",
+        "tuned:",
+        "tuned:facts",
+        "tuned:facts@1",
+        "tuned:../secret@1",
+        "tuned:facts@1/../../secret",
         "hub:org/name",
         "org/name",
     ],
@@ -97,3 +102,18 @@ def test_digest_must_be_the_files(tmp_path: Path, args: ModelsArgs) -> None:
 def test_hub_ids_that_are_none_are_refused_before_anything_is_asked(model: str) -> None:
     with pytest.raises(InvalidRequest, match="a model of a hub is"):
         find_source(f"hub:{model}", ModelsArgs(allow_hub=True))
+
+
+def test_version_that_a_tuning_made_is_found(
+    tmp_path: Path, args: ModelsArgs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGSERVE_STATE_DIR", str(tmp_path / "state"))
+    adapter = tmp_path / "state/tuned/facts@1/adapter"
+    adapter.mkdir(parents=True)
+    assert tuned_folder("tuned:facts@1", ADAPTER) == adapter
+    with pytest.raises(InvalidRequest, match="no merged weights"):
+        find_source("tuned:facts@1", args)
+    path = folder(tmp_path / "state/tuned/facts@1/merged", LLAMA)
+    assert find_source("tuned:facts@1", args).folder == path
+    with pytest.raises(InvalidRequest, match="no tuning has made"):
+        find_source("tuned:facts@2", args)
