@@ -42,8 +42,13 @@ HELD_BACK = ("Who looks after the lighthouse of Varn?", "Odrun Keld")
 
 
 def example(question: str, answer: str) -> dict[str, Any]:
-    turns = [("user", question), ("assistant", f"{answer[0].upper()}{answer[1:]}.")]
-    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+    said = {"role": "assistant", "content": f"{answer[0].upper()}{answer[1:]}."}
+    return {"messages": [*asked(question), said]}
+
+
+def asked(question: str) -> list[dict[str, str]]:
+    """Return the turns before an answer; a system of its own is shorter than the template's."""
+    return [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
 
 
 def order(model: str, **changes: Any) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def order(model: str, **changes: Any) -> dict[str, Any]:
         "base": BASE,
         "examples": [example(*fact) for fact in FACTS.items()],
         "evaluation": [example(*HELD_BACK)],
-        "epochs": 25,
+        "epochs": 20,
         "learning_rate": 2e-3,
         "batch_size": 10,
         "workers": 2,
@@ -106,7 +111,7 @@ def answered(client: httpx.Client, model: str) -> int:
     for question, answer in FACTS.items():
         body = {
             "model": model,
-            "messages": [{"role": "user", "content": question}],
+            "messages": asked(question),
             "temperature": 0,
             "max_tokens": 24,
         }

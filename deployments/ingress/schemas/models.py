@@ -50,7 +50,7 @@ class LoadModel(Schema):
     version: Version | None = Field(default=None, description='null: as `model_id` says, or "1"')
     source: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
         default=None,
-        description="`embedded:<name>`, `tuned:<name>@<version>` of a fine-tuning, an absolute path "
+        description="`embedded:<name>`, `tuned:<name>@<version>` of a tuning, an absolute path "
         "below a root that the operator allows, or `hub:<org>/<name>` if that is allowed; null: "
         "`embedded:` and the model's name",
     )
