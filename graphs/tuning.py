@@ -95,6 +95,9 @@ class Tuner:
                     await asyncio.wait_for(self._wake.wait(), PERIOD_S)
         finally:
             await self._stop()
+            if self._is_held:  # so that the next one need not wait until it runs out
+                with contextlib.suppress(RagError):
+                    await asyncio.to_thread(self._lease.release)
 
     async def step(self) -> None:
         """Make one pass, if there is something to do and the lease is ours."""

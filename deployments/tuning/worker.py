@@ -9,6 +9,7 @@ import contextlib
 import io
 import logging
 import os
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ class Worker:
     def _resumed(self) -> int:
         return checkpoints.load(self._engine, self._folder)
 
-    def _batch(self, examples: list[Encoded]) -> Batch:
+    def _batch(self, examples: Sequence[Encoded]) -> Batch:
         return batch_of(examples, self._place.rank, self._place.size)
 
     def _loss(self, batch: Batch) -> torch.Tensor:
@@ -166,9 +167,10 @@ class Worker:
         ).logits
         is_learned = labels != IGNORED
         kept, wanted = logits[is_learned].float(), labels[is_learned]
-        lost = torch.nn.functional.cross_entropy(kept, wanted, reduction="sum")
+        lost: torch.Tensor = torch.nn.functional.cross_entropy(kept, wanted, reduction="sum")
         # A worker without examples takes part all the same: the others wait for its gradients.
-        return (lost + 0.0 * logits[:, 0, 0].sum()) / max(1, batch.num_learned)
+        share: torch.Tensor = lost + 0.0 * logits[:, 0, 0].sum()
+        return share / max(1, batch.num_learned)
 
     def _summed(self, loss: torch.Tensor) -> float:
         total = loss.detach().float().clone()
