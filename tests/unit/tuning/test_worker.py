@@ -87,7 +87,7 @@ def workers(spec: TuningSpec, folder: Path, *orders: str | tuple[str, Any]) -> l
         return [result.get(timeout=200) for result in results][0]
 
 
-@pytest.mark.parametrize(("workers_", "stage"), [(1, 2), (2, 2), (2, 3)])
+@pytest.mark.parametrize(("workers_", "stage"), [(1, 2), (2, 3)])
 def test_training_learns_and_resumes_where_the_checkpoint_was(
     base: Path, tmp_path: Path, workers_: int, stage: Any
 ) -> None:
@@ -116,9 +116,10 @@ def test_two_workers_compute_what_one_does(base: Path, tmp_path: Path) -> None:
     assert two == pytest.approx(one, rel=1e-3)
 
 
-@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.*:FutureWarning")  # of PEFT's
+@pytest.mark.parametrize(("workers_", "stage"), [(1, 2), (2, 3)])
 def test_adapter_and_merged_weights_compute_what_was_trained(
-    base: Path, tmp_path: Path, stage: Any
+    base: Path, tmp_path: Path, workers_: int, stage: Any
 ) -> None:
     import torch
     from peft import PeftModel
@@ -126,7 +127,7 @@ def test_adapter_and_merged_weights_compute_what_was_trained(
 
     from deployments.tuning.adapter import merge
 
-    wanted = spec(base, workers=2, zero_stage=stage)
+    wanted = spec(base, workers=workers_, zero_stage=stage)
     adapter, merged = tmp_path / "adapter", tmp_path / "merged"
     orders = [*["step"] * NUM_STEPS, ("evaluate", False), ("write", adapter)]
     evaluated = workers(wanted, tmp_path, *orders)[-1]
@@ -149,15 +150,12 @@ def test_adapter_and_merged_weights_compute_what_was_trained(
         assert lost / learned == pytest.approx(evaluated, rel=1e-3)
 
 
-def test_half_written_checkpoint_is_none(base: Path, tmp_path: Path) -> None:
-    workers(spec(base), tmp_path, "step", "save")
-    part = tmp_path / "checkpoints" / "checkpoint-00000009.part"
+def test_newest_checkpoints_stay_and_a_half_written_one_is_none(base: Path, tmp_path: Path) -> None:
+    workers(spec(base), tmp_path, *["step", "save"] * 4)
+    folder = tmp_path / "checkpoints"
+    found = sorted(one.name for one in folder.iterdir())
+    assert found == ["checkpoint-00000003", "checkpoint-00000004"]
+    part = folder / "checkpoint-00000009.part"
     part.mkdir()
     (part / "mp_rank_00_model_states.pt").write_bytes(b"torn")
-    assert workers(spec(base), tmp_path)[0] == 1
-
-
-def test_only_the_newest_checkpoints_stay(base: Path, tmp_path: Path) -> None:
-    workers(spec(base), tmp_path, *["step", "save"] * 4)
-    found = sorted(one.name for one in (tmp_path / "checkpoints").iterdir())
-    assert found == ["checkpoint-00000003", "checkpoint-00000004"]
+    assert workers(spec(base), tmp_path)[0] == 4
