@@ -57,7 +57,7 @@ def order(model: str, **changes: Any) -> dict[str, Any]:
         "base": BASE,
         "examples": [example(*fact) for fact in FACTS.items()],
         "evaluation": [example(*HELD_BACK)],
-        "epochs": 20,
+        "epochs": 15,
         "learning_rate": 2e-3,
         "batch_size": 10,
         "workers": 2,
