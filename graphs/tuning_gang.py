@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayError, RayTaskError
@@ -18,11 +18,8 @@ from ray.util.placement_group import PlacementGroup, placement_group, remove_pla
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from deployments.config import TuningArgs
-from deployments.errors import EngineFailed, InvalidRequest, RagError, UnreadableModel
-from deployments.types import TuningOrder, TuningSpec
-
-if TYPE_CHECKING:
-    from deployments.tuning.preparing import Prepared
+from deployments.errors import EngineFailed, RagError
+from deployments.types import TuningSpec
 
 LOOPBACK = "127.0.0.1"
 
@@ -222,24 +219,6 @@ class RayGang:
         return await _answers(calls, self._args.step_timeout_s)
 
 
-def _prepare(order: TuningOrder, location: str, path: Path) -> "Prepared":
-    from deployments.tuning.preparing import prepare  # loads torch and more, in that process only
-
-    return prepare(order, location, path)
-
-
-async def prepare_apart(order: TuningOrder, location: str, path: Path) -> "Prepared":
-    """Write the material of a tuning in a process of its own; raises as `prepare`."""
-    task = ray.remote(_prepare).options(num_cpus=0, max_retries=1)
-    try:
-        prepared: Prepared = await task.remote(order, location, path)
-    except (InvalidRequest, UnreadableModel) as error:
-        raise _again(error) from None
-    except RayError as error:
-        raise EngineFailed("the examples could not be encoded") from error
-    return prepared
-
-
 async def _answers(references: Sequence[Any], timeout_s: float) -> list[Any]:
     """Return one answer of each worker; raises EngineFailed at once when one fails or has died."""
     try:
@@ -253,11 +232,3 @@ async def _answers(references: Sequence[Any], timeout_s: float) -> list[Any]:
         raise EngineFailed(f"{type(error.cause).__name__} in a worker") from error
     except RayError as error:
         raise EngineFailed("a worker has died") from error
-
-
-def _again(error: RagError) -> RagError:
-    """Return an error as it was raised: across a process its text would be the traceback."""
-    kind = InvalidRequest if not isinstance(error, UnreadableModel) else UnreadableModel
-    again = kind(error.message)
-    again.param = error.param
-    return again

@@ -25,7 +25,8 @@ from graphs.handles import has_peers
 from graphs.ray_resources import num_gpus, resources
 from graphs.tuning import LEASE_S, Folders, Tuner
 from graphs.tuning_fit import check_tuning_fit, worker_bytes
-from graphs.tuning_gang import RayGang, prepare_apart
+from graphs.tuning_gang import RayGang
+from graphs.tuning_material import prepare_apart
 from graphs.tuning_run import discard
 
 PACKAGES = ("deepspeed", "peft")
