@@ -150,10 +150,10 @@ def _show(state: dict[str, Any], as_json: bool) -> None:
         print_json(state)
         return
     text = f"{state['id']}: {state['status']}"
-    if state["source"]:
+    if state["adapter"]:
         held = state["evaluation"]
         text += f"; held-back loss {_loss(held['loss_before'])} before, "
-        text += f"{_loss(held['loss_after'])} after; source {state['source']}"
+        text += f"{_loss(held['loss_after'])} after; {state['source'] or state['adapter']}"
     Console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -19,8 +19,8 @@ def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
     """Return the files behind a source that is allowed.
 
     Args:
-        source: `embedded:<name>`, `tuned:<name>@<version>`, `hub:<org>/<name>[@<revision>]`, or a
-            path on this host.
+        source: `embedded:<name>`, `tuned:<name>@<version>[/adapter]`,
+            `hub:<org>/<name>[@<revision>]`, or a path on this host.
         args: what is allowed.
         digest: the SHA-256 that the weights' one file has to have; empty: any.
 
@@ -31,7 +31,7 @@ def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
     if source.startswith(EMBEDDED):
         weights = _embedded(source)
     elif source.startswith(TUNED):
-        weights = Weights(tuned_folder(source, MERGED))
+        weights = Weights(tuned_folder(source))
     elif source.startswith(HUB):
         weights = _downloaded(source.removeprefix(HUB), args)
     else:
@@ -43,23 +43,22 @@ def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
     return weights
 
 
-def tuned_folder(source: str, part: str) -> Path:
+def tuned_folder(source: str) -> Path:
     """Return a folder that a tuning has made: only those that were evaluated are there.
 
     Args:
-        source: `tuned:<name>@<version>`.
-        part: MERGED for a whole model, ADAPTER for what was trained alone.
+        source: `tuned:<name>@<version>` for merged weights, with `/adapter` for the adapter alone.
 
     Raises:
         InvalidRequest: no tuning has made this.
     """
-    model = source.removeprefix(TUNED)
+    model, _, part = source.removeprefix(TUNED).partition("/")
     folder = tuned_root(Settings()) / model
-    if not TUNED_ID.fullmatch(model) or not folder.is_dir():
-        raise refused(f"no tuning has made this version: `{TUNED}<name>@<version>`")
-    if not (folder / part).is_dir():
-        raise refused(f"the tuning has made no {part} weights")
-    return folder / part
+    if not TUNED_ID.fullmatch(model) or part not in ("", ADAPTER) or not folder.is_dir():
+        raise refused(f"no tuning has made this: `{TUNED}<name>@<version>`, or that and `/adapter`")
+    if not (folder / (part or MERGED)).is_dir():
+        raise refused(f"the tuning wrote no merged weights; its adapter is `{source}/{ADAPTER}`")
+    return folder / (part or MERGED)
 
 
 def tuned_root(settings: Settings) -> Path:

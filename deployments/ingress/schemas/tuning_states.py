@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from deployments.engines.inspection.source import TUNED
+from deployments.engines.inspection.source import ADAPTER, TUNED
 from deployments.types import TuningPhase, TuningState
 
 
@@ -34,9 +34,9 @@ class TuningEvaluation(BaseModel):
 
 
 class TuningInfo(BaseModel):
-    """A tuning; once completed, `source` is what `POST /v1/models/load` takes.
+    """A tuning; once completed, `adapter` and `source` are what `POST /v1/models/load` takes.
 
-    `source` without `merged` is that of an adapter on `base`.
+    `source` is null where no merged weights were asked for.
     """
 
     id: str
@@ -45,8 +45,8 @@ class TuningInfo(BaseModel):
     error: str | None
     model_id: str
     base: str
+    adapter: str | None
     source: str | None
-    merged: bool
     device: str
     precision: str
     zero_stage: int
@@ -73,6 +73,7 @@ class TuningList(BaseModel):
 def tuning_of(state: TuningState) -> TuningInfo:
     """Return a tuning as the API shows it."""
     spec, progress = state.spec, state.progress
+    made, is_made = f"{TUNED}{spec.id}", state.phase == "completed"
     return TuningInfo(
         id=state.id,
         object="model.tuning",
@@ -80,8 +81,8 @@ def tuning_of(state: TuningState) -> TuningInfo:
         error=state.error or None,
         model_id=spec.id,
         base=spec.base,
-        source=f"{TUNED}{spec.id}" if state.phase == "completed" else None,
-        merged=spec.is_merged,
+        adapter=f"{made}/{ADAPTER}" if is_made else None,
+        source=made if is_made and spec.is_merged else None,
         device=spec.device,
         precision=spec.precision,
         zero_stage=spec.training.zero_stage,

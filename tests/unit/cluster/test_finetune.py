@@ -18,7 +18,14 @@ ID = f"tun_{'0' * 32}"
 def state(status: str, step: int = 0, **changes: Any) -> str:
     progress = {"step": step, "steps": 4, "seconds": 1.0, "curve": [{"step": 1, "loss": 2.5}]}
     held = {"num_examples": 1, "loss_before": 3.0, "loss_after": 0.5}
-    told = {"id": ID, "model_id": "m@1", "status": status, "error": None, "source": None}
+    told = {
+        "id": ID,
+        "model_id": "m@1",
+        "status": status,
+        "error": None,
+        "source": None,
+        "adapter": None,
+    }
     return json.dumps(told | {"progress": progress, "evaluation": held} | changes)
 
 
@@ -37,12 +44,12 @@ def test_finetune_sends_the_file_and_follows_to_the_end(server: Server, tmp_path
     server.replies = [
         (202, {}, state("queued")),
         (200, {}, state("running", 2)),
-        (200, {}, state("completed", 4, source="tuned:m@1")),
+        (200, {}, state("completed", 4, source="tuned:m@1", adapter="tuned:m@1/adapter")),
     ]
     arguments = ["finetune", str(file), "--base", "embedded:x", "--name", "m@1", "--epochs", "7"]
     done = CliRunner().invoke(models, [*arguments, "--merge"])
     assert done.exit_code == 0, done.output
-    assert "held-back loss 3.000 before, 0.500 after; source tuned:m@1" in done.output
+    assert "held-back loss 3.000 before, 0.500 after; tuned:m@1" in done.output
     body = server.requests[0]["body"]
     assert base64.b64decode(body["file"]["content_base64"]) == b"{}\n"
     assert (body["model_id"], body["base"], body["epochs"], body["merge"]) == (

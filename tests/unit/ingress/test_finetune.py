@@ -68,10 +68,10 @@ async def test_completed_tuning_has_its_source_curve_and_evaluation(
 ) -> None:
     graph.tuning_states = [DONE]
     told = (await operator.get(f"{PATH}/{ID}")).raise_for_status().json()
-    assert (told["status"], told["source"], told["merged"]) == (
+    assert (told["status"], told["source"], told["adapter"]) == (
         "completed",
         "tuned:facts@2",
-        True,
+        "tuned:facts@2/adapter",
     )
     assert told["progress"] == {
         "step": 9,

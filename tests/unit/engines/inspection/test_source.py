@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deployments.config import ModelsArgs
-from deployments.engines.inspection.source import ADAPTER, find_source, is_trusted, tuned_folder
+from deployments.engines.inspection.source import find_source, is_trusted
 from deployments.errors import InvalidRequest, UnreadableModel
 from tests.unit.engines.inspection.material import LLAMA, folder, gguf
 
@@ -110,8 +110,10 @@ def test_version_that_a_tuning_made_is_found(
     monkeypatch.setenv("RAGSERVE_STATE_DIR", str(tmp_path / "state"))
     adapter = tmp_path / "state/tuned/facts@1/adapter"
     adapter.mkdir(parents=True)
-    assert tuned_folder("tuned:facts@1", ADAPTER) == adapter
-    with pytest.raises(InvalidRequest, match="no merged weights"):
+    assert find_source("tuned:facts@1/adapter", args).folder == adapter
+    with pytest.raises(InvalidRequest, match="no tuning has made"):
+        find_source("tuned:facts@1/merged", args)
+    with pytest.raises(InvalidRequest, match="its adapter is `tuned:facts@1/adapter`"):
         find_source("tuned:facts@1", args)
     path = folder(tmp_path / "state/tuned/facts@1/merged", LLAMA)
     assert find_source("tuned:facts@1", args).folder == path
