@@ -106,13 +106,17 @@ class Bench:
         return id_
 
     async def until(self, id_: str, *phases: str, tuner: Tuner | None = None) -> TuningState:
+        tuner = tuner or self.tuner
         async with asyncio.timeout(20):
             while True:
-                await (tuner or self.tuner).step()
+                await tuner.step()
                 await asyncio.sleep(0.01)
                 state = self.store.get(id_)
                 if state.phase in phases:
-                    return state
+                    break
+            if tuner._task is not None and state.phase != "running":
+                await tuner._task  # it cleans up after its last word
+        return state
 
 
 @pytest.fixture
