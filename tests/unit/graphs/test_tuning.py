@@ -36,6 +36,8 @@ class FakeGang:
 
     async def step(self) -> float:
         await self._bench.gate.wait()
+        if self._bench.hang_at == self.step_number:
+            await asyncio.Event().wait()
         if self._bench.fail_at == self.step_number:
             if not self._bench.is_broken:
                 self._bench.fail_at = None
@@ -77,6 +79,7 @@ class Bench:
         self.trained: list[int] = []
         self.evaluated: list[bool] = []
         self.fail_at: int | None = None
+        self.hang_at: int | None = None
         self.is_broken = self.is_diverging = False
         self.gate = asyncio.Event()
         self.gate.set()
@@ -211,13 +214,13 @@ async def test_cancelled_tuning_ends_its_workers_and_leaves_nothing(bench: Bench
 
 async def test_another_holder_goes_on_from_the_checkpoint(bench: Bench) -> None:
     id_ = bench.add()
-    bench.fail_at, bench.is_broken = 3, True
+    bench.hang_at = 3
     await bench.until(id_, "running")
     while bench.trained != [0, 1, 2]:
         await asyncio.sleep(0.01)
     await bench.tuner._stop()
     bench.tuner._lease.release()
-    bench.fail_at, other = None, bench.another()
+    bench.hang_at, other = None, bench.another()
     state = await bench.until(id_, "completed", tuner=other)
     assert bench.trained == [0, 1, 2, 2, 3, 4, 5]
     assert state.attempt == 2
