@@ -36,7 +36,8 @@ class Loaded:
     def behind(cls, model: str, handle: Handle) -> "Loaded":
         """Return the model of the replicas behind a handle."""
         methods = ("deliver", "complete", "embed", "rerank")
-        return cls(model, handle, *(handle.options(method_name=one) for one in methods))
+        deliver, complete, embed, rerank = (handle.options(method_name=one) for one in methods)
+        return cls(model, handle, deliver, complete, embed, rerank)
 
 
 async def knows_replicas(handle: Handle, wait_s: float) -> bool:

@@ -1,20 +1,21 @@
 """A tiny decoder of random weights as a folder, and adapters over it as PEFT saves them."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-WORDS = [f"w{number}" for number in range(60)]
 SPECIAL = ["<unk>", "</s>"]
+LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
 def save_llama(folder: Path) -> Path:
     torch.manual_seed(3)
     config = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(WORDS),
+        vocab_size=len(SPECIAL) + len(LETTERS),
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=3,
@@ -28,9 +29,10 @@ def save_llama(folder: Path) -> Path:
     )
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
-    vocabulary = {word: number for number, word in enumerate([*SPECIAL, *WORDS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    vocabulary = {piece: number for number, piece in enumerate([*SPECIAL, *LETTERS])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", eos_token="</s>"
     ).save_pretrained(folder)
@@ -38,16 +40,17 @@ def save_llama(folder: Path) -> Path:
 
 
 def save_adapter(folder: Path, model: Any, seed: int, **settings: Any) -> Path:
-    """Save a random adapter over a model, which is left as it was."""
+    """Save a random adapter over a model, which stays as it is."""
     import peft
 
     torch.manual_seed(seed)
     given = {"r": 4, "lora_alpha": 12, "target_modules": ["q_proj", "v_proj"]} | settings
-    adapted = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **given))
+    adapted = peft.get_peft_model(
+        copy.deepcopy(model), peft.LoraConfig(task_type="CAUSAL_LM", **given)
+    )
     with torch.no_grad():
         for name, weight in adapted.named_parameters():
             if "lora_" in name:
                 weight.normal_(0.0, 0.3)
     adapted.save_pretrained(folder)
-    adapted.unload()
     return folder
