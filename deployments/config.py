@@ -27,26 +27,31 @@ class GeneratorArgs(Args):
     """
 
     model: str = "smollm2-135m-instruct"
-    engine: Literal["transformers", "deepspeed", "fake"] = "transformers"
+    engine: Literal["transformers", "vllm", "deepspeed", "fake"] = "transformers"
     source: str = "embedded:smollm2-135m-instruct"
     device: str = "cpu"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     tensor_parallel: int = Field(
-        default=1, ge=1, le=64, description="ranks that share a model; deepspeed engine only"
+        default=1, ge=1, le=64, description="ranks that share a model; vllm and deepspeed only"
     )
     num_threads: int = Field(default=0, ge=0, le=256, description="0: every core of the host")
     context_length: int = Field(default=4096, ge=64, le=1_048_576)
     kv_cache_tokens: int = Field(default=32_768, ge=256, description="tokens all requests share")
     max_batch_tokens: int = Field(default=512, ge=16, description="tokens of one forward pass")
     max_queued_requests: int = Field(default=256, ge=1)
+    speculative_tokens: int = Field(
+        default=0, ge=0, le=16, description="guessed from the prompt in each step; vllm only"
+    )
     default_max_tokens: int = Field(default=512, ge=1)
     default_temperature: float = Field(default=1.0, ge=0, le=2)
     fake_token_delay_s: float = Field(default=0.001, ge=0, le=10, description="fake engine only")
 
     @model_validator(mode="after")
     def _has_an_engine_that_splits(self) -> Self:
-        if self.tensor_parallel > 1 and self.engine != "deepspeed":
-            raise ValueError("tensor_parallel above 1 needs the deepspeed engine")
+        if self.tensor_parallel > 1 and self.engine not in ("vllm", "deepspeed"):
+            raise ValueError("tensor_parallel above 1 needs the vllm or deepspeed engine")
+        if self.speculative_tokens and self.engine != "vllm":
+            raise ValueError("speculative_tokens needs the vllm engine")
         return self
 
 

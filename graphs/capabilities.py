@@ -33,7 +33,8 @@ DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,2})?")
 def engine_of(order: LoadOrder, kind: ModelKind) -> str:
     """Return the engine that loads a model; raises InvalidRequest where it cannot."""
     engine = order.engine or DEFAULT_ENGINE
-    here = [name for name in ENGINES[kind] if name in _choices(kind, "engine")]
+    known = [name for name in ENGINES[kind] if name in _choices(kind, "engine")]
+    here = [name for name in known if kind != "generation" or generation.is_installed(name)]
     if engine not in here:
         raise refused(f"no such {kind} engine is installed; there are: {', '.join(here)}", "engine")
     if order.tensor_parallel > 1 and engine not in PARALLEL_ENGINES:

@@ -239,7 +239,6 @@ def test_progress_comes_as_a_stream(client: httpx.Client) -> None:
     assert {one["type"] for one in events[:-1]} == {"progress"}
 
 
-@pytest.mark.usefixtures("clean")
 def told_by(client: httpx.Client, model: str) -> list[dict[str, Any]]:
     """Return what a model's replicas say of themselves, once one has."""
     deadline = time.monotonic() + 60
@@ -249,6 +248,7 @@ def told_by(client: httpx.Client, model: str) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.usefixtures("clean")
 def test_status_has_replicas_and_machines(client: httpx.Client) -> None:
     load(client, "seen@1", options=OPTIONS)
     told_by(client, "seen@1")

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -26,10 +27,20 @@ ARGS: dict[str, dict[str, Any]] = {
     "deepspeed": {"engine": "deepspeed", "kv_cache_tokens": 8192},
     "transformers": {"engine": "transformers", "kv_cache_tokens": 8192},
 }
+HAS_VLLM = find_spec("vllm") is not None
+if HAS_VLLM:
+    ARGS["vllm"] = {"engine": "vllm", "kv_cache_tokens": 8192}
 ENGINES = [
     "fake",
     pytest.param("transformers", marks=pytest.mark.model),
     pytest.param("deepspeed", marks=pytest.mark.model),
+    pytest.param(
+        "vllm",
+        marks=[
+            pytest.mark.model,
+            pytest.mark.skipif(not HAS_VLLM, reason="vLLM, an extra, is not installed"),
+        ],
+    ),
 ]
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

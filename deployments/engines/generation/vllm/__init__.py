@@ -1,0 +1,1 @@
+"""Generation by vLLM, an extra (`ragserve[vllm]`): nothing else imports it."""
