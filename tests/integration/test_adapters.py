@@ -1,6 +1,7 @@
 """Adapters over loaded and configured models, on a real Ray with fake engines, and a restart."""
 
 import concurrent.futures
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,9 +69,12 @@ def test_adapters_are_loaded_named_kept_and_unloaded(
         outside = attach(client, "small:out", tmp_path)
         assert (outside.status_code, outside.json()["error"]["param"]) == (400, "adapter")
 
-        ids = {one["id"] for one in client.get("/v1/models").json()["data"]}
-        assert {"small@1", "small:pirate", "small:pirate@1", "small:poet", "fake:own"} <= ids
         said = answers(client)
+        names = {"small@1", "small:pirate", "small:pirate@1", "small:poet", "fake:own"}
+        deadline = time.monotonic() + 10  # each ingress learns of a change within its own poll
+        while not names <= {one["id"] for one in client.get("/v1/models").json()["data"]}:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         assert said == {
             "small": "Echo: hello",
             "small:pirate": "small:pirate@1#1 Echo: hello",
