@@ -37,6 +37,7 @@ from deployments.types.filters import (
     Not,
 )
 from deployments.types.generation import (
+    Adapter,
     Delta,
     EngineStats,
     Finished,
@@ -94,6 +95,7 @@ __all__ = [
     "MAX_RERANKED",
     "PLACES",
     "WHOLE",
+    "Adapter",
     "Alias",
     "AliasTarget",
     "AllOf",

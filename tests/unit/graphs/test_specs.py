@@ -72,7 +72,6 @@ def test_more_cache_and_wider_numbers_need_more(files: Path) -> None:
         ({"engine": "vllm", "source": "{files}/llama"}, "engine", "fake, transformers"),
         ({"kind": "embedding", "engine": "deepspeed", "source": "{files}/bert"}, "engine", "fake"),
         ({"tensor_parallel": 3}, "tensor_parallel", "must be 1"),
-        ({"adapter": "/x"}, "adapter", "no adapters"),
         ({"device": "cuda"}, "device", "there is: cpu"),
         ({"device": "cuda:1"}, "device", "there is: cpu"),
         ({"device": "cuda:99;rm"}, "device", "auto"),
