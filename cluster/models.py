@@ -52,17 +52,21 @@ def load(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1 or auto.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, bf16, fp16, int8 or auto.")] = "auto",
     replicas: Annotated[str, typer.Option(help="A number, or `min:max`.")] = "1",
+    adapter: Annotated[
+        str, typer.Option(help="Folder of a LoRA adapter; the model is `base:adapter`.")
+    ] = "",
     option: Annotated[
         list[str] | None, typer.Option(help="Engine argument `name=value`; may be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Load a model and wait until it answers.
+    """Load a model, or an adapter over a loaded one, and wait until it answers.
 
     Examples:
       ragserve models load smollm2@2 --source embedded:smollm2-135m-instruct --precision bf16
       ragserve models load judge --source /models/reranker --replicas 1:3
       ragserve models load big --source /models/big.gguf --option context_length=8192
+      ragserve models load big:legal --adapter /models/legal
     """
     body: dict[str, Any] = {
         "model_id": model,
@@ -72,7 +76,7 @@ def load(
         "options": options_of(option or []),
         "stream": True,
     }
-    given = {"source": source, "engine": engine, "kind": kind}
+    given = {"source": source, "engine": engine, "kind": kind, "adapter": adapter}
     body |= {name: value for name, value in given.items() if value}
     state = followed(Client.from_environment().stream("/v1/models/load", body))
     _show_state(state, as_json)

@@ -6,6 +6,7 @@ Ray only that ranks of an engine become actors in it (``gangs.py``).
 
 import asyncio
 import time
+import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -65,11 +66,15 @@ class Generator:
 
         Raises:
             InvalidRequest: the engine cannot do what was asked.
+            UnreadableModel: the adapter's files are not what they were when it was loaded.
             ContextTooLong: prompt and output do not fit the model's context.
             Overloaded: the engine's queue is full.
             EngineFailed: the engine died.
         """
         await self.start()
+        adapter = None if request.adapter is None else request.adapter.id
+        if request.adapter is not None:
+            await self._engine.attach(request.adapter.id, request.adapter.location)
         if request.sampling.grammar is None:
             self._engine.check(request.sampling)
         else:  # compiling a grammar takes a while
@@ -79,7 +84,8 @@ class Generator:
         sampling = self._resolved(request.sampling, max_tokens)
         yield PromptAccepted(len(token_ids), num_passages)
         if request.n == 1:
-            own = EngineRequest(request.request_id, token_ids, sampling, self._is_kept(request))
+            is_kept = self._is_kept(request)
+            own = EngineRequest(request.request_id, token_ids, sampling, is_kept, adapter)
             async with aclosing(self._engine_events(own)) as events:
                 async for event in events:
                     yield event
@@ -116,6 +122,23 @@ class Generator:
                     accepted.append(event)
         return [*accepted, *(joined(parts) for parts in deltas.values() if parts), *ends]
 
+    async def check_adapter(self, location: str) -> None:
+        """Read an adapter and give it up again.
+
+        Raises:
+            InvalidRequest: the engine serves no adapters, or this one does not fit the model.
+            UnreadableModel: its files are damaged, or of a form that is not served.
+        """
+        await self.start()
+        name = f"check-{uuid.uuid4()}"
+        await self._engine.attach(name, location)
+        await self._engine.detach(name)
+
+    async def detach(self, adapter: str) -> None:
+        """Free an adapter once its requests have ended; nothing happens if it is not there."""
+        await self.start()
+        await self._engine.detach(adapter)
+
     async def forget(self, late_s: float) -> None:
         """Keep nothing of any prompt so far, whatever passages it held; raises EngineFailed.
 
@@ -140,11 +163,13 @@ class Generator:
     ) -> AsyncGenerator[ChoiceEvent]:
         """Yield the events of all choices as they come."""
         events: asyncio.Queue[ChoiceEvent | BaseException] = asyncio.Queue()
+        adapter = None if request.adapter is None else request.adapter.id
 
         async def read(index: int) -> None:
             seed = None if sampling.seed is None else sampling.seed + index
             seeded, is_kept = replace(sampling, seed=seed), self._is_kept(request)
-            own = EngineRequest(f"{request.request_id}#{index}", token_ids, seeded, is_kept)
+            name = f"{request.request_id}#{index}"
+            own = EngineRequest(name, token_ids, seeded, is_kept, adapter)
             try:
                 async with aclosing(self._engine_events(own)) as choice:
                     async for event in choice:

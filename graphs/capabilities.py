@@ -23,7 +23,7 @@ ENGINES: Mapping[ModelKind, Mapping[str, str]] = {
 PARALLEL_ENGINES = frozenset({"vllm", "deepspeed"})
 """Engines that split one model over several processes."""
 
-ADAPTER_ENGINES: frozenset[str] = frozenset()
+ADAPTER_ENGINES = frozenset({"transformers", "fake"})
 """Engines that put an adapter on a base model."""
 
 DEFAULT_ENGINE = "transformers"
@@ -40,9 +40,14 @@ def engine_of(order: LoadOrder, kind: ModelKind) -> str:
     if order.tensor_parallel > 1 and engine not in PARALLEL_ENGINES:
         message = f"the {engine} engine runs a model in one process: tensor_parallel must be 1"
         raise refused(message, "tensor_parallel")
-    if order.adapter and engine not in ADAPTER_ENGINES:
-        raise refused(f"the {engine} engine here serves no adapters", "adapter")
     return engine
+
+
+def check_serves_adapters(engine: str) -> None:
+    """Raise InvalidRequest where an engine puts no adapter on its model."""
+    if engine not in ADAPTER_ENGINES:
+        able = ", ".join(sorted(ADAPTER_ENGINES))
+        raise refused(f"the {engine} engine serves no adapters; those that do: {able}", "adapter")
 
 
 def device_of(order: LoadOrder, num_gpus: int) -> str:

@@ -17,8 +17,9 @@ from deployments.config import ModelsArgs
 from deployments.errors import InvalidRequest, RagError
 from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
-from deployments.types import LoadProgress, ModelPhase, ModelState, Registry
+from deployments.types import LOADED, LoadProgress, ModelPhase, ModelState, Registry
 from graphs.model_app import app_name
+from graphs.routes import EMPTY
 from graphs.serve_apps import AppReport, Apps
 
 log = logging.getLogger("ray.serve")
@@ -32,10 +33,9 @@ RENEW_S = 3.0
 REROUTE_S = 2.0
 """How long an unloading model still gets its replicas: ingresses learn of it in a quarter of it."""
 
-EMPTY = Registry(-1, {}, {})
-
 Probe = Callable[[ModelState], Awaitable[None]]
-"""Has a model compute something small; raises a RagError."""
+"""Has a model compute something small, or the replicas of a base give an adapter up; may raise a
+RagError."""
 
 Look = Callable[[ModelState, AppReport], LoadProgress]
 """Says how far a load is."""
@@ -52,6 +52,7 @@ class Lifecycle:
         args: ModelsArgs,
         probe: Probe,
         look: Look,
+        detach: Probe,
     ) -> None:
         self._store = store
         self._lease = lease
@@ -59,6 +60,7 @@ class Lifecycle:
         self._args = args
         self._probe = probe
         self._look = look
+        self._detach = detach
         self._wake = asyncio.Event()
         self._renewed_at = float("-inf")
         self._is_held = False
@@ -126,7 +128,10 @@ class Lifecycle:
         for state in registry.models.values():
             if not await self._holds():
                 return False
-            is_calm &= await self._settle(state, reports.get(app_name(state)))
+            if state.spec.base:
+                is_calm &= await self._settle_adapter(state, registry)
+            else:
+                is_calm &= await self._settle(state, reports.get(app_name(state)))
         wanted = {app_name(state) for state in registry.models.values()}
         for name, report in reports.items():
             if name not in wanted and not report.is_going:
@@ -152,6 +157,35 @@ class Lifecycle:
         if report is not None and not report.is_going:
             await self._apps.delete(app_name(state))
         return report is None
+
+    async def _settle_adapter(self, state: ModelState, registry: Registry) -> bool:
+        """Take one step for an adapter, which has no application but its base's; as `_settle`."""
+        base = registry.models.get(state.spec.base)  # None: one of the configuration, which runs
+        has_base = base is None or base.phase == "ready"
+        if state.phase == "loading":
+            since = max(state.changed_at, base.changed_at if base else 0.0)
+            if base is not None and base.phase not in LOADED:
+                await self._advance(state, "failed", "the adapter's base is not loaded")
+            elif has_base and time.time() - since > self._args.start_timeout_s:
+                await self._advance(state, "failed", "its base did not answer with it in time")
+            elif has_base:
+                await self._prove(state)
+            return False
+        if state.phase == "ready" and not has_base:
+            await self._advance(state, "loading")
+            return False
+        if state.phase != "unloading":
+            return True
+        if has_base and time.time() - state.changed_at < REROUTE_S:
+            return False
+        try:
+            if has_base:
+                await self._detach(state)
+        except RagError as error:
+            log.warning("%s is not given up yet: %s", state.id, error.message)
+        else:
+            await self._advance(state, "unloaded")
+        return False
 
     async def _load(self, state: ModelState, report: AppReport | None) -> None:
         seconds = time.time() - state.changed_at
@@ -180,6 +214,8 @@ class Lifecycle:
             if (error := task.exception()) is not None:
                 text = error.message if isinstance(error, RagError) else type(error).__name__
                 log.warning("%s does not answer yet: %s", state.id, text)
+                if state.spec.base and isinstance(error, InvalidRequest):
+                    await self._advance(state, "failed", error.message)
 
     async def _probed(self, state: ModelState) -> None:
         await self._probe(state)

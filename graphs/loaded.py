@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.serve.handle import DeploymentHandle
 
-from deployments.types import ModelState
+from deployments.types import Adapter, ModelState
 from graphs.model_app import handle_of
 
 Handle = DeploymentHandle[Any]
@@ -17,7 +17,7 @@ LEARN_POLL_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A loaded model and the handles to its replicas, made once."""
+    """A loaded model and the handles to its replicas, made once; an adapter has its base's."""
 
     id: str
     handle: Handle
@@ -25,13 +25,19 @@ class Loaded:
     complete: Handle
     embed: Handle
     rerank: Handle
+    adapter: Adapter | None = None
 
     @classmethod
     def of(cls, state: ModelState) -> "Loaded":
         """Return the model with its handles, which ask nothing before they are used."""
-        handle = handle_of(state)
+        return cls.behind(state.id, handle_of(state))
+
+    @classmethod
+    def behind(cls, model: str, handle: Handle) -> "Loaded":
+        """Return the model of the replicas behind a handle."""
         methods = ("deliver", "complete", "embed", "rerank")
-        return cls(state.id, handle, *(handle.options(method_name=one) for one in methods))
+        deliver, complete, embed, rerank = (handle.options(method_name=one) for one in methods)
+        return cls(model, handle, deliver, complete, embed, rerank)
 
 
 async def knows_replicas(handle: Handle, wait_s: float) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from deployments.config import ModelsArgs, Settings
+from deployments.config import GeneratorArgs, ModelsArgs, Settings
 from deployments.stores.database import Database
 from deployments.stores.models import ModelStore
 from deployments.types import (
@@ -16,6 +16,7 @@ from deployments.types import (
     TuningOrder,
     TuningState,
 )
+from graphs.bases import Bases
 from graphs.handles import Deadline
 from graphs.model_status import OwnModel, StatusBoard
 from graphs.models import Models
@@ -35,7 +36,14 @@ class ModelOperations:
         database = Database(Settings().database, pool_size=NUM_CONNECTIONS)
         self._store = ModelStore(database)
         kinds: dict[str, ModelKind] = {one.args.model: one.kind for one in own}
-        self.models = Models(self._store, {**kinds, LATE_FUSION: "reranking"})
+        bases = Bases(
+            {
+                one.args.model: (one.args, one.handle)
+                for one in own
+                if isinstance(one.args, GeneratorArgs)
+            }
+        )
+        self.models = Models(self._store, {**kinds, LATE_FUSION: "reranking"}, bases)
         apps = ServeApps(args)
         self._registrar = Registrar(self.models, self._store, database, apps, args)
         self._board = StatusBoard(own, self.models, apps)

@@ -92,7 +92,10 @@ class StatusBoard:
             engine=spec.engine,
             min_replicas=spec.min_replicas,
             max_replicas=spec.max_replicas,
-            replicas=() if loaded is None else await _vitals(loaded.handle, wanted, deadline),
+            # An adapter has its base's replicas, which are shown there.
+            replicas=()
+            if loaded is None or spec.base
+            else await _vitals(loaded.handle, wanted, deadline),
             num_wanted=wanted,
             state=state,
         )

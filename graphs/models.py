@@ -8,11 +8,10 @@ one comparison. It does not know how models are loaded (``lifecycle.py``).
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
-import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray.serve.handle import DeploymentHandle
@@ -20,52 +19,38 @@ from ray.serve.handle import DeploymentHandle
 from deployments.errors import ModelNotFound, ModelUnavailable, RagError
 from deployments.stores.models import ModelStore
 from deployments.types import (
-    Alias,
     GenerationRequest,
     ModelKind,
     ModelState,
     Registry,
     SamplingParams,
 )
+from graphs.adapters import names_of, sent
+from graphs.bases import Bases
 from graphs.handles import Deadline, call
 from graphs.loaded import Loaded, closed
 from graphs.model_app import app_name
+from graphs.routes import Routes, drawn, ids_of, missing
 
 log = logging.getLogger("ray.serve")
 
 POLL_S = 0.5
 NOTE_USE_S = 10.0
-LOADING_RETRY_S = 5
 PROBE_TIMEOUT_S = 60.0
 
 Handle = DeploymentHandle[Any]
-EMPTY = Registry(-1, {}, {})
-
-
-@dataclass(frozen=True, slots=True)
-class Routes:
-    """What every id means, as of one revision."""
-
-    registry: Registry = EMPTY
-    ready: Mapping[ModelKind, Mapping[str, Loaded]] = field(default_factory=dict)
-    names: Mapping[str, str] = field(default_factory=dict)
-    """Of each name without a version, the version that has been ready for longest."""
-
-    ids: Mapping[ModelKind, tuple[str, ...]] = field(default_factory=dict)
-    """Every id that answers: versions, and aliases of them."""
-
-    def loaded(self, kind: ModelKind) -> Mapping[str, Loaded]:
-        """Return the ready models of a kind by their ids."""
-        return self.ready.get(kind, {})
 
 
 class Models:
     """The routes of one ingress, kept fresh."""
 
-    def __init__(self, store: ModelStore, own: Mapping[str, ModelKind]) -> None:
-        """Take the registry, and the ids and kinds of the configuration's models."""
+    def __init__(
+        self, store: ModelStore, own: Mapping[str, ModelKind], bases: Bases | None = None
+    ) -> None:
+        """Take the registry, the ids and kinds of the configuration's models, and the bases."""
         self._store = store
         self.own = own
+        self.bases = bases or Bases()
         self.routes = Routes()
         self._handles: dict[str, Loaded] = {}
         self._used: dict[str, float] = {}
@@ -94,7 +79,7 @@ class Models:
     def _pick(self, model: str, kind: ModelKind) -> Loaded | None:
         routes = self.routes
         alias = routes.registry.aliases.get(model)
-        chosen = routes.names.get(model, model) if alias is None else _drawn(alias)
+        chosen = routes.names.get(model, model) if alias is None else drawn(alias)
         found = routes.loaded(kind).get(chosen)
         if found is not None:
             self._used[chosen] = time.time()
@@ -123,6 +108,10 @@ class Models:
 
     async def probe(self, state: ModelState) -> None:
         """Have a model compute something small; raises what its replica raises."""
+        if state.spec.base:
+            await self.refresh()
+            await self.bases.probe(state, _hello(state), self.routes.registry)
+            return
         loaded, deadline = Loaded.of(state), Deadline(PROBE_TIMEOUT_S)
         try:
             if state.spec.kind == "generation":
@@ -133,6 +122,11 @@ class Models:
                 await call(loaded.rerank.remote("Hello", ["Hello"]), deadline)
         finally:
             await closed(loaded.handle)
+
+    async def detach(self, state: ModelState) -> None:
+        """Have every replica of an adapter's base give it up; raises RagError, safe to repeat."""
+        await self.refresh()
+        await self.bases.detach(state, self.routes.registry)
 
     def embedder(self, model: str) -> Loaded | None:
         """Return a loaded embedding model by the id of its version."""
@@ -152,6 +146,8 @@ class Models:
         names: dict[str, str] = {}
         kept: dict[str, Loaded] = {}
         for state in states:
+            if state.spec.base:
+                continue
             if state.phase == "ready":
                 loaded = self._handles.get(app_name(state)) or Loaded.of(state)
                 kept[app_name(state)] = loaded
@@ -160,11 +156,28 @@ class Models:
                     names.setdefault(state.spec.name, state.id)
             elif state.phase == "unloading" and app_name(state) in self._handles:
                 kept[app_name(state)] = self._handles[app_name(state)]  # requests still run
+        self._add_adapters(states, ready, names)
         gone = [one for name, one in self._handles.items() if name not in kept]
         self._handles = kept
-        self.routes = Routes(registry, ready, names, _ids(registry, ready, self.own))
+        self.routes = Routes(registry, ready, names, ids_of(registry, ready, self.own))
         for one in gone:
             asyncio.ensure_future(closed(one.handle)).add_done_callback(_ignored)
+
+    def _add_adapters(
+        self,
+        states: Sequence[ModelState],
+        ready: dict[ModelKind, dict[str, Loaded]],
+        names: dict[str, str],
+    ) -> None:
+        """Add the adapters whose base is ready: they have its replicas."""
+        models = ready.setdefault("generation", {})
+        for state in states:
+            if state.spec.base and state.phase == "ready":
+                base = self.bases.own(state.spec.base) or models.get(state.spec.base)
+                if base is not None:
+                    models[state.id] = dataclasses.replace(base, id=state.id, adapter=sent(state))
+                    for name in names_of(state):
+                        names.setdefault(name, state.id)
 
 
 def _hello(state: ModelState) -> GenerationRequest:
@@ -173,54 +186,8 @@ def _hello(state: ModelState) -> GenerationRequest:
         sampling=SamplingParams(max_tokens=1, temperature=0),
         prompt="Hello",
         is_streamed=False,
+        adapter=sent(state) if state.spec.base else None,
     )
-
-
-def _drawn(alias: Alias) -> str:
-    """Return one of an alias's targets, by their shares."""
-    if len(alias.targets) == 1:
-        return alias.targets[0].model
-    point = random.random() * 100  # noqa: S311 - no secret
-    for target in alias.targets:
-        point -= target.percent
-        if point < 0:
-            return target.model
-    return alias.main
-
-
-def _ids(
-    registry: Registry,
-    ready: Mapping[ModelKind, Mapping[str, Loaded]],
-    own: Mapping[str, ModelKind],
-) -> dict[ModelKind, tuple[str, ...]]:
-    ids: dict[ModelKind, list[str]] = {kind: list(models) for kind, models in ready.items()}
-    for alias in registry.aliases.values():
-        for target in alias.targets:
-            for kind in ("generation", "embedding", "reranking"):
-                is_own = own.get(target.model) == kind
-                if is_own or target.model in ready.get(kind, {}):
-                    names = ids.setdefault(kind, [])
-                    names += [] if alias.name in names else [alias.name]
-    return {kind: tuple(names) for kind, names in ids.items()}
-
-
-def missing(registry: Registry, model: str, chosen: str, kind: ModelKind) -> RagError:
-    """Return why a model does not answer: it is not there, or not now."""
-    error: RagError
-    state = registry.models.get(chosen)
-    if state is None:
-        state = next((s for s in registry.models.values() if s.spec.name == chosen), None)
-    if state is not None and state.spec.kind == kind and state.phase == "loading":
-        error = ModelUnavailable("the model is being loaded; try again shortly")
-        error.retry_after_s = LOADING_RETRY_S
-    elif state is not None and state.spec.kind == kind and model in registry.aliases:
-        error = ModelUnavailable(f"the model behind this alias is {state.phase}")
-        error.retry_after_s = LOADING_RETRY_S
-    else:
-        message = "no loaded model or collection has this id; see GET /v1/models"
-        error = ModelNotFound(message)
-    error.param = "model"
-    return error
 
 
 def _ignored(_: object) -> None:

@@ -225,6 +225,7 @@ class RagGraph(Corpus, ModelOperations):
             loaded = await self.models.find(request.model, "generation")
             if loaded is not None:
                 deliver, complete = loaded.deliver, loaded.complete
+                request = dataclasses.replace(request, adapter=loaded.adapter)
         if not request.is_streamed:
             for event in await call(complete.remote(request), deadline):
                 yield event

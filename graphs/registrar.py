@@ -14,7 +14,6 @@ from deployments.errors import (
     Conflict,
     EngineFailed,
     InsufficientResources,
-    ModelNotFound,
 )
 from deployments.stores.database import Database
 from deployments.stores.leases import Lease
@@ -27,6 +26,7 @@ from deployments.types import (
     Registry,
     SwitchOrder,
 )
+from graphs.adapters import adapter_spec
 from graphs.fit import check_fit, machine_free_bytes, rooms
 from graphs.handles import Deadline, call_every, has_peers
 from graphs.lifecycle import LEASE_S, Lifecycle
@@ -37,6 +37,7 @@ from graphs.progress import Observer
 from graphs.ray_resources import num_gpus, resources
 from graphs.serve_apps import Apps
 from graphs.specs import spec_of
+from graphs.versions import least_used, not_known, version_of
 
 log = logging.getLogger("ray.serve")
 
@@ -62,7 +63,9 @@ class Registrar:
         self._apps = apps
         self._observer = Observer()
         lease = Lease(database, "models", LEASE_S)
-        self._lifecycle = Lifecycle(store, lease, apps, args, models.probe, self._observer.look)
+        self._lifecycle = Lifecycle(
+            store, lease, apps, args, models.probe, self._observer.look, models.detach
+        )
 
     async def maintain(self) -> None:
         """Follow the registry, and make it true while the lease is ours; for ever."""
@@ -75,14 +78,20 @@ class Registrar:
             InvalidRequest: the source is not allowed, or something cannot be had here.
             UnreadableModel: the model's files are damaged or incomplete.
             InsufficientResources: it does not fit.
+            ModelNotFound: an adapter's base is not loaded.
             Conflict: the version is loaded with other settings, or is just being unloaded.
         """
         _require_cluster()
         if order.name in self._models.own and not order.version:
             raise Conflict("the configuration runs the model with this id; give a `version`")
-        total, _ = await asyncio.to_thread(resources)
-        spec = await asyncio.to_thread(spec_of, order, num_gpus(total), self._args)
         registry = await asyncio.to_thread(self._store.read)
+        if order.adapter:
+            base = self._models.bases.spec(order, registry)
+            free = await asyncio.to_thread(machine_free_bytes)
+            spec = await asyncio.to_thread(adapter_spec, order, base, self._args, free)
+        else:
+            total, _ = await asyncio.to_thread(resources)
+            spec = await asyncio.to_thread(spec_of, order, num_gpus(total), self._args)
         known = registry.models.get(spec.id)
         if known is None or known.phase in ("failed", "unloaded"):
             await self._make_room(spec)
@@ -153,7 +162,14 @@ class Registrar:
         self._lifecycle.wake()
 
     async def _make_room(self, spec: ModelSpec) -> None:
-        """Raise InsufficientResources unless it fits; unload others first where that is allowed."""
+        """Raise InsufficientResources unless it fits; unload others first where that is allowed.
+
+        An adapter's base must be able to read it.
+        """
+        if spec.base:
+            registry = await asyncio.to_thread(self._store.read)
+            await self._models.bases.check(spec, registry)
+            return
         while True:
             registry = await asyncio.to_thread(self._store.read)
             try:
@@ -195,36 +211,6 @@ async def _forget(state: ModelState, late_s: float, deadline: Deadline) -> None:
         await call_every(handle, "forget", deadline, *args)
     finally:
         await closed(handle)
-
-
-def version_of(registry: Registry, model: str) -> str:
-    """Return the id that a name without a version means: its only loaded version's.
-
-    Raises:
-        ModelNotFound: nothing has this name.
-        Conflict: several versions have it.
-    """
-    if model in registry.models:
-        return model
-    known = [one for one in registry.models.values() if one.spec.name == model]
-    running = [one for one in known if one.phase != "unloaded"] or known
-    if not running:
-        raise not_known()
-    if len(running) > 1:
-        raise Conflict("several versions have this name; say which, as `name@version`")
-    return running[0].id
-
-
-def least_used(registry: Registry) -> ModelState | None:
-    """Return the ready model that was used longest ago and that no alias names."""
-    named = {one.model for alias in registry.aliases.values() for one in alias.targets}
-    free = [one for one in registry.models.values() if one.phase == "ready" and one.id not in named]
-    return min(free, key=lambda one: one.used_at or one.ready_at or 0.0, default=None)
-
-
-def not_known() -> ModelNotFound:
-    """Return the error for a model that was never loaded."""
-    return ModelNotFound("no model with this id was ever loaded; see GET /v1/models/status")
 
 
 def _require_cluster() -> None:

@@ -46,7 +46,6 @@ def spec_of(order: LoadOrder, gpus: int, args: ModelsArgs) -> ModelSpec:
         min_replicas=order.min_replicas,
         max_replicas=order.max_replicas,
         tensor_parallel=order.tensor_parallel,
-        adapter=order.adapter,
         options=dict(order.options),
         location=_location(order.source, files),
         num_bytes=files.num_bytes if files else 0,

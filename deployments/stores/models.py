@@ -71,11 +71,14 @@ class ModelStore:
 
         Raises:
             Conflict: the version is loaded with other settings, or is just being unloaded, or its
-            vectors are in collections and the weights would be others.
+                vectors are in collections and the weights would be others, or the base of an
+                adapter is not ready.
         """
         with self._database.write() as connection:
             _change(connection)
             known = _find(connection, spec.id)
+            if known is None or known.phase not in LOADED:
+                _check_base(connection, spec)
             if known is None:
                 return _insert(connection, ModelState(spec=spec, **_started(attempt=1)))
             if known.phase == "unloading":
@@ -95,19 +98,20 @@ class ModelStore:
 
         Raises:
             ModelNotFound: it was never loaded.
-            Conflict: an alias names it, or a collection was embedded with it, and `force` is false.
+            Conflict: an alias names it, a collection was embedded with it, or adapters are over it,
+                and `force` is false; else the adapters go, too.
         """
         with self._database.write() as connection:
             _change(connection)
             known = _require(connection, model)
             if known.phase in ("unloading", "unloaded"):
                 return known
-            if force:
-                forget_in_aliases(connection, model)
-            else:
+            if not force:
                 _check_unused(connection, model)
-            phase: ModelPhase = "unloaded" if known.phase == "failed" else "unloading"
-            return _update(connection, known, phase=phase, changed_at=now(), retire_at=None)
+            for adapter in _adapters(connection):
+                if adapter.spec.base == model:
+                    _unload(connection, adapter)
+            return _unload(connection, known)
 
     def switch(self, order: SwitchOrder, own: Mapping[str, str]) -> Alias:
         """Point an alias at a ready model, wholly or for a share of its requests.
@@ -179,7 +183,7 @@ class ModelStore:
                 return []
         with self._database.write() as connection:
             _change(connection)
-            named = named_by(connection)
+            named = _wanted(connection)
             going = []
             for state in [state_of(row) for row in connection.execute(due)]:
                 if state.id in named or state.phase not in LOADED:
@@ -258,6 +262,32 @@ def _check_unused(connection: Connection, model: str) -> None:
         raise Conflict("an alias names this model: switch it to another first, or use `force`")
     if _num_collections(connection, model):
         raise Conflict("collections were embedded with this model: delete them, or use `force`")
+    if any(adapter.spec.base == model for adapter in _adapters(connection)):
+        raise Conflict("adapters are loaded over this model: unload them first, or use `force`")
+
+
+def _check_base(connection: Connection, spec: ModelSpec) -> None:
+    base = _find(connection, spec.base) if spec.base else None
+    if base is not None and base.phase != "ready":
+        raise Conflict(f"{spec.base} is {base.phase}; an adapter needs a base that is ready")
+
+
+def _unload(connection: Connection, state: ModelState) -> ModelState:
+    forget_in_aliases(connection, state.id)
+    phase: ModelPhase = "unloaded" if state.phase == "failed" else "unloading"
+    return _update(connection, state, phase=phase, changed_at=now(), retire_at=None)
+
+
+def _adapters(connection: Connection) -> list[ModelState]:
+    """Return the adapters that are loaded; a colon is in their names alone."""
+    table = schema.models
+    rows = connection.execute(select(table).where(table.c.name.contains(":")))
+    return [state for state in map(state_of, rows) if state.phase in LOADED]
+
+
+def _wanted(connection: Connection) -> set[str]:
+    """Return the ids of the models that some alias names, or some loaded adapter is over."""
+    return named_by(connection) | {adapter.spec.base for adapter in _adapters(connection)}
 
 
 def _num_collections(connection: Connection, model: str) -> int:
@@ -268,7 +298,7 @@ def _num_collections(connection: Connection, model: str) -> int:
 
 def _retire(connection: Connection, before: Alias | None, drain_s: float) -> None:
     """Let what an alias named before retire, unless it is named still; the others stay."""
-    named = named_by(connection)
+    named = _wanted(connection)
     for model in sorted(named):
         if (state := _find(connection, model)) and state.retire_at is not None:
             _update(connection, state, retire_at=None)

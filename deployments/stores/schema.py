@@ -154,7 +154,7 @@ suppressions = Table(
 models = Table(
     "models",
     metadata,
-    Column("name", String(64), primary_key=True),
+    Column("name", String(160), primary_key=True),
     Column("version", String(64), primary_key=True),
     Column("kind", String(16), nullable=False),
     Column("spec", JSON, nullable=False),

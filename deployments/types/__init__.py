@@ -37,6 +37,7 @@ from deployments.types.filters import (
     Not,
 )
 from deployments.types.generation import (
+    Adapter,
     Delta,
     EngineStats,
     Finished,
@@ -111,6 +112,7 @@ __all__ = [
     "PLACES",
     "UNDER_WAY",
     "WHOLE",
+    "Adapter",
     "Alias",
     "AliasTarget",
     "AllOf",

@@ -67,6 +67,17 @@ class Grounding:
     passages: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A LoRA adapter over a replica's model: read from `location` where `id` is not known yet.
+
+    An id never means two adapters, nor one that was unloaded in between.
+    """
+
+    id: str
+    location: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One request to a Generator replica: exactly one of `messages`, `prompt`, `prompt_token_ids`.
@@ -74,7 +85,7 @@ class GenerationRequest:
     With `n` > 1, choice i is sampled with `seed + i` when a seed is given. Where nobody reads along
     (`is_streamed` False) the events cross the handle at once, when the last choice has finished.
     `model` is for the graph: empty means the configuration's own. So are `fallbacks`, the models to
-    ask in turn where one cannot begin.
+    ask in turn where one cannot begin. `adapter` is the graph's word to the replica.
     """
 
     request_id: str
@@ -87,6 +98,7 @@ class GenerationRequest:
     is_streamed: bool = True
     model: str = ""
     fallbacks: tuple[str, ...] = ()
+    adapter: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)

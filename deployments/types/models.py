@@ -23,6 +23,9 @@ class ModelSpec:
     `source` is as the caller said it, `location` what a replica reads. `memory_bytes` is the
     estimate for one replica, `num_bytes` the size of the weights' files. `options` are further
     arguments of the engine.
+
+    With a `base`, it is the LoRA adapter `adapter` over that model: its name is `base:adapter`, it
+    has no replicas of its own, and the engine, device and precision are the base's.
     """
 
     name: str
@@ -37,6 +40,7 @@ class ModelSpec:
     max_replicas: int = 1
     tensor_parallel: int = 1
     adapter: str = ""
+    base: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     location: str = ""
     num_bytes: int = 0
@@ -197,7 +201,10 @@ class ClusterStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOrder:
-    """What a load asks for; None lets the model's files, or the installation, say."""
+    """What a load asks for; None lets the model's files, or the installation, say.
+
+    With an `adapter`, the name is `base:adapter`, and `base` the model as the caller named it.
+    """
 
     name: str
     version: str
@@ -211,6 +218,7 @@ class LoadOrder:
     max_replicas: int = 1
     tensor_parallel: int = 1
     adapter: str = ""
+    base: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property

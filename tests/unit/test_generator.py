@@ -1,9 +1,11 @@
 """The Generator replica with the fake engine: prompts that fit, choices, and cancellation."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -12,9 +14,10 @@ from deployments.config import GeneratorArgs
 from deployments.delivery.inbox import Inbox
 from deployments.engines.generation.base import EngineRequest
 from deployments.engines.generation.fake import MAX_RUNNING
-from deployments.errors import ContextTooLong, InvalidRequest
+from deployments.errors import ContextTooLong, InvalidRequest, UnreadableModel
 from deployments.generator import Generator
 from deployments.types import (
+    Adapter,
     Delta,
     Finished,
     GenerationEvent,
@@ -25,6 +28,7 @@ from deployments.types import (
     PromptAccepted,
     SamplingParams,
 )
+from tests.unit.engines.inspection.material import adapter
 
 TEMPLATE = "Use:\n{passages}\nQ: {question}"
 
@@ -221,3 +225,22 @@ async def test_forget_reaches_the_engine(
     await generator.forget(late_s=0)
     assert calls == ["forget"]
     await events(generator, request(grounding=Grounding(TEMPLATE, ("one",))))
+
+
+async def test_request_brings_its_adapter_along(generator: Generator, tmp_path: Path) -> None:
+    one = Adapter("one#1", str(adapter(tmp_path / "one")))
+    assert text_of(await events(generator, request(adapter=one))) == "one#1 Echo: hello"
+    assert text_of(await events(generator, request())) == "Echo: hello"
+    shutil.rmtree(tmp_path / "one")
+    found = await events(generator, request(adapter=one, n=2))
+    assert [text_of(found, index) for index in (0, 1)] == ["one#1 Echo: hello"] * 2
+    await generator.detach("one#1")
+    with pytest.raises(UnreadableModel):
+        await events(generator, request(adapter=one))
+
+
+async def test_checked_adapter_is_not_kept(generator: Generator, tmp_path: Path) -> None:
+    await generator.check_adapter(str(adapter(tmp_path / "one")))
+    assert not generator._engine._adapters  # type: ignore[attr-defined]
+    with pytest.raises(UnreadableModel):
+        await generator.check_adapter(str(tmp_path))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from deployments.engines.generation.base import EngineRequest
-from deployments.errors import ContextTooLong, InvalidRequest, Overloaded
+from deployments.errors import ContextTooLong, InvalidRequest, ModelNotFound, Overloaded
 
 
 def check_tokens(token_ids: Iterable[int], vocab_size: int, param: str) -> None:
@@ -33,6 +33,20 @@ def check_length(request: EngineRequest, context_length: int) -> int:
             f"but the model's context holds {context_length}"
         )
     return max_tokens
+
+
+def refused_adapter(message: str) -> InvalidRequest:
+    """Return the error for an adapter that cannot be served."""
+    error = InvalidRequest(message)
+    error.param = "adapter"
+    return error
+
+
+def no_adapter() -> ModelNotFound:
+    """Return the error for an adapter that is not attached."""
+    error = ModelNotFound("no adapter with this id is loaded; see GET /v1/models")
+    error.param = "model"
+    return error
 
 
 def check_queue(num_queued: int, max_queued: int) -> None:

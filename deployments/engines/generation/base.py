@@ -11,13 +11,15 @@ from deployments.types import Delta, EngineStats, Finished, Message, SamplingPar
 class EngineRequest:
     """One sequence to generate. `id` is unique among the requests in flight.
 
-    `is_kept`: whether what was computed for it may serve others when it has ended.
+    `is_kept`: whether what was computed for it may serve others when it has ended. `adapter`: the
+    id of an adapter that was attached; None: the model as it is.
     """
 
     id: str
     token_ids: tuple[int, ...]
     sampling: SamplingParams
     is_kept: bool = True
+    adapter: str | None = None
 
 
 class GenerationEngine(Protocol):
@@ -59,6 +61,23 @@ class GenerationEngine(Protocol):
         """
         ...
 
+    async def attach(self, adapter: str, location: str) -> None:
+        """Have requests name a LoRA adapter from now on; one that is attached stays as it is.
+
+        Args:
+            adapter: its id; never the one of another adapter before.
+            location: the folder that PEFT saved it to.
+
+        Raises:
+            InvalidRequest: the engine serves no adapters, or this one does not fit the model.
+            UnreadableModel: its files are damaged, or of a form that is not served.
+        """
+        ...
+
+    async def detach(self, adapter: str) -> None:
+        """Free an adapter once its requests have ended; nothing happens if it is not attached."""
+        ...
+
     def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
         """Yield deltas as tokens come, then exactly one `Finished`.
 
@@ -66,6 +85,7 @@ class GenerationEngine(Protocol):
 
         Raises:
             InvalidRequest: the engine cannot do what `sampling` asks.
+            ModelNotFound: the adapter is not attached.
             Overloaded: the engine's queue is full.
             EngineFailed: the engine died.
         """

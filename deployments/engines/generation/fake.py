@@ -8,12 +8,14 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 
 from deployments.config import GeneratorArgs
-from deployments.engines.generation.admission import check_length, check_queue
+from deployments.engines.generation.admission import check_length, check_queue, no_adapter
 from deployments.engines.generation.base import EngineRequest
 from deployments.engines.generation.rate import TokenRate
 from deployments.engines.generation.text import TextStream
+from deployments.engines.inspection.adapters import inspect_adapter
 from deployments.errors import EngineFailed, InvalidRequest
 from deployments.types import (
     Delta,
@@ -40,7 +42,8 @@ UNSUPPORTED = {
 class FakeEngine:
     """Answers `Echo: ` and the last user message, one character per token.
 
-    With a temperature above 0 and a seed, the answer begins with a word that depends on the seed.
+    With a temperature above 0 and a seed, the answer begins with a word that depends on the seed,
+    and with an adapter it begins with the adapter's id. Of an adapter's files the headers are read.
     """
 
     def __init__(self, args: GeneratorArgs) -> None:
@@ -52,6 +55,7 @@ class FakeEngine:
         self._rate = TokenRate()
         self._running_tokens: dict[str, int] = {}
         self._is_running = False
+        self._adapters: set[str] = set()
 
     @property
     def context_length(self) -> int:
@@ -80,6 +84,17 @@ class FakeEngine:
                 refused = InvalidRequest(f"the fake engine does not support {param}")
                 refused.param = param
                 raise refused
+
+    async def attach(self, adapter: str, location: str) -> None:
+        """Know an adapter from now on, if its files are such."""
+        self.check_health()
+        if adapter not in self._adapters:
+            await asyncio.to_thread(inspect_adapter, Path(location), is_trusted=True)
+            self._adapters.add(adapter)
+
+    async def detach(self, adapter: str) -> None:
+        """Know an adapter no longer."""
+        self._adapters.discard(adapter)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
         """Yield the answer character by character, `delay_s` apart."""
@@ -126,6 +141,8 @@ class FakeEngine:
     def _admit(self, request: EngineRequest) -> int:
         self.check_health()
         self.check(request.sampling)
+        if request.adapter is not None and request.adapter not in self._adapters:
+            raise no_adapter()
         max_tokens = check_length(request, self.context_length)
         check_queue(self._num_queued, self._args.max_queued_requests)
         return max_tokens
@@ -163,6 +180,8 @@ def _answer_tokens(request: EngineRequest) -> Iterator[int]:
     if request.sampling.heat > 0 and request.sampling.seed is not None:
         digest = hashlib.sha256(str(request.sampling.seed).encode()).hexdigest()
         answer = f"{digest[:6]} {answer}"
+    if request.adapter is not None:
+        answer = f"{request.adapter} {answer}"
     yield from (FIRST_CHARACTER + ord(character) for character in answer)
     yield EOS
 

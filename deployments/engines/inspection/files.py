@@ -43,7 +43,7 @@ def inspect(weights: Weights, *, is_trusted: bool) -> ModelFiles:
     folder = weights.folder
     config = read_json(folder / "config.json")
     if not is_trusted:
-        _refuse_code(folder, config)
+        refuse_code(folder, config)
     paths = _weight_files(folder)
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise UnreadableModel("the folder has no tokenizer")
@@ -83,7 +83,8 @@ def _gguf(weights: Weights, path: Path) -> ModelFiles:
     return ModelFiles(weights, (path,), "generation", size, parameters, width)
 
 
-def _refuse_code(folder: Path, config: Mapping[str, Any]) -> None:
+def refuse_code(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder with code or pickles in it; raises UnreadableModel."""
     if "auto_map" in config:
         raise UnreadableModel("config.json names code of the model's own, which never runs here")
     for path in folder.rglob("*"):

@@ -5,6 +5,7 @@ Source: https://github.com/huggingface/safetensors#format
 
 import json
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,21 @@ BITS = {
 }  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a header says of a tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+
 def num_parameters(path: Path) -> int:
-    """Return how many numbers a file holds, once its header agrees with its size.
+    """Return how many numbers a file holds; as `tensors`."""
+    return sum(math.prod(tensor.shape) for tensor in tensors(path).values())
+
+
+def tensors(path: Path) -> dict[str, Tensor]:
+    """Return a file's tensors by name, once its header agrees with its size.
 
     Raises:
         UnreadableModel: the header is damaged, or the file was cut off.
@@ -38,14 +52,14 @@ def num_parameters(path: Path) -> int:
         raise _damaged(path, "its header is not JSON") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no object")
-    tensors = [entry for name, entry in header.items() if name != "__metadata__"]
-    return _checked(path, tensors, size - 8 - length)
+    entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
+    return _checked(path, entries, size - 8 - length)
 
 
-def _checked(path: Path, tensors: list[Any], num_data_bytes: int) -> int:
-    """Check that the tensors fill the file without gap or overlap; return their elements."""
-    total, spans = 0, []
-    for entry in tensors:
+def _checked(path: Path, entries: dict[str, Any], num_data_bytes: int) -> dict[str, Tensor]:
+    """Check that the tensors fill the file without gap or overlap; return them."""
+    found, spans = {}, []
+    for name, entry in entries.items():
         try:
             (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
             count = math.prod(shape)
@@ -55,7 +69,7 @@ def _checked(path: Path, tensors: list[Any], num_data_bytes: int) -> int:
         if not all(isinstance(n, int) and n >= 0 for n in (begin, end, *shape)) or not is_whole:
             raise _damaged(path, "a tensor's size does not fit its place")
         spans.append((begin, end))
-        total += count
+        found[name] = Tensor(dtype, tuple(shape))
     position = 0
     for begin, end in sorted(spans):
         if begin != position:
@@ -63,7 +77,7 @@ def _checked(path: Path, tensors: list[Any], num_data_bytes: int) -> int:
         position = end
     if position != num_data_bytes:
         raise _damaged(path, "it is longer or shorter than its tensors")
-    return total
+    return found
 
 
 def _damaged(path: Path, reason: str) -> UnreadableModel:

@@ -48,6 +48,7 @@ class ModelInfo(BaseModel):
     replicas: ReplicaRange
     tensor_parallel: int
     adapter: str | None
+    base: str | None
     memory_bytes: int
     progress: Progress | None
     changed_at: str
@@ -68,9 +69,13 @@ class ReplicaInfo(BaseModel):
 
 
 class ModelReport(BaseModel):
-    """A model with its replicas; `configured` ones are the configuration's."""
+    """A model with its replicas; `configured` ones are the configuration's.
+
+    An adapter has those of its `base`, where they are shown.
+    """
 
     id: str
+    base: str | None
     kind: ModelKind
     state: ModelPhase | Literal["configured"]
     error: str | None
@@ -150,6 +155,7 @@ def info_of(state: ModelState) -> ModelInfo:
         replicas=ReplicaRange(min=spec.min_replicas, max=spec.max_replicas),
         tensor_parallel=spec.tensor_parallel,
         adapter=spec.adapter or None,
+        base=spec.base or None,
         memory_bytes=spec.memory_bytes,
         progress=_progress(state),
         changed_at=_time(state.changed_at) or "",
@@ -179,6 +185,7 @@ def _report(one: ModelStatus) -> ModelReport:
     usage = [replica.kv_cache_usage for replica in replicas]
     return ModelReport(
         id=one.id,
+        base=(one.state.spec.base or None) if one.state else None,
         kind=one.kind,
         state=one.state.phase if one.state else "configured",
         error=(one.state.error or None) if one.state else None,

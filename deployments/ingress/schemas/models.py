@@ -13,10 +13,28 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 VERSION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}"
 MAX_REPLICAS = 256
 
+OF_THE_BASE = (
+    "source",
+    "kind",
+    "engine",
+    "device",
+    "precision",
+    "replicas",
+    "tensor_parallel",
+    "options",
+)
+"""What an adapter has no wishes of its own for."""
+
 Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 Version = Annotated[str, Field(pattern=f"^{VERSION}$")]
+ID = f"{NAME}(@{VERSION})?"
 NameOrId = Annotated[
-    str, Field(pattern=f"^{NAME}(@{VERSION})?$", description="`name` or `name@version`")
+    str,
+    Field(
+        pattern=f"^{ID}(:{ID})?$",
+        description="`name` or `name@version`; of an adapter, `base:adapter`, with versions if "
+        "wanted",
+    ),
 ]
 Option = bool | int | float | Annotated[str, Field(max_length=1024)]
 OptionName = Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")]
@@ -65,7 +83,11 @@ class LoadModel(Schema):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8", "int4"] = "auto"
     replicas: Replicas = Replicas()
     tensor_parallel: int = Field(default=1, ge=1, le=64)
-    adapter: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    adapter: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        default=None,
+        description="a folder as PEFT saves a LoRA adapter, from where a `source` may be; "
+        "`model_id` is `base:adapter`, the base being loaded, and the base says all else",
+    )
     options: Annotated[dict[OptionName, Option], Field(max_length=32)] = Field(
         default_factory=dict, description="further arguments of the engine, as in the configuration"
     )
@@ -73,15 +95,43 @@ class LoadModel(Schema):
     stream: bool = Field(default=False, description="tell how far the load is until then")
 
     @model_validator(mode="after")
+    def _is_model_or_adapter(self) -> "LoadModel":
+        if self.adapter is None:
+            if ":" in self.model_id:
+                raise invalid("the id is an adapter's: say where it is", "adapter")
+            return self
+        if ":" not in self.model_id:
+            raise invalid("the id of an adapter is `base:adapter`", "model_id")
+        for name in OF_THE_BASE:
+            usual = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != usual:
+                raise invalid("an adapter has this from its base: leave it out", name)
+        return self
+
+    @model_validator(mode="after")
     def _has_one_version(self) -> "LoadModel":
-        _, _, version = self.model_id.partition("@")
+        _, _, version = self._name.partition("@")
         if version and self.version not in (None, version):
             raise invalid("`model_id` says another version", "version")
         return self
 
+    @property
+    def _name(self) -> str:
+        """Return the id, of an adapter that behind its base's."""
+        return self.model_id.rpartition(":")[2]
+
     def order(self) -> LoadOrder:
         """Return the graph's form."""
-        name, _, version = self.model_id.partition("@")
+        name, _, version = self._name.partition("@")
+        if self.adapter is not None:
+            base = self.model_id.partition(":")[0]
+            return LoadOrder(
+                name=f"{base.partition('@')[0]}:{name}",
+                version=version or self.version or "",
+                sha256=self.sha256 or "",
+                adapter=self.adapter,
+                base=base,
+            )
         source = self.source or ("" if self.engine == "fake" else f"{EMBEDDED}{name}")
         least = self.replicas.min
         return LoadOrder(
@@ -96,7 +146,6 @@ class LoadModel(Schema):
             min_replicas=least,
             max_replicas=max(least, 1) if self.replicas.max is None else self.replicas.max,
             tensor_parallel=self.tensor_parallel,
-            adapter=self.adapter or "",
             options=dict(self.options),
         )
 

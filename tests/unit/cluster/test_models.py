@@ -40,6 +40,15 @@ def test_load_sends_what_was_asked_for_and_waits(server: Server) -> None:
     }
 
 
+def test_load_sends_an_adapters_folder(server: Server) -> None:
+    events = f'data: {{"type":"done","model":{_json(STATE)}}}\n\n'
+    server.replies = [(200, {"content-type": "text/event-stream"}, events)]
+    done = CliRunner().invoke(models, ["load", "m:a", "--adapter", "/adapters/a"])
+    assert done.exit_code == 0
+    body = server.requests[0]["body"]
+    assert (body["model_id"], body["adapter"]) == ("m:a", "/adapters/a")
+
+
 def test_switch_and_unload_send_what_was_asked_for(server: Server) -> None:
     alias = {"alias": "chat", "targets": [{"model": "m@1", "percent": 90}]}
     server.replies = [(200, {}, _json(alias)), (200, {}, _json(STATE | {"state": "unloaded"}))]

@@ -27,18 +27,27 @@ class Bench:
         self.apps = FakeApps()
         self.probed: list[str] = []
         self.probe_error: Exception | None = None
+        self.detached: list[str] = []
+        self.detach_error: Exception | None = None
         lease = Lease(self.database, "models", LEASE_S)
         self.args = ModelsArgs(**args)  # type: ignore[arg-type]
         self.lifecycle = self.another(lease)
 
     def another(self, lease: Lease | None = None) -> Lifecycle:
         lease = lease or Lease(self.database, "models", LEASE_S)
-        return Lifecycle(self.store, lease, self.apps, self.args, self._probe, self._look)
+        return Lifecycle(
+            self.store, lease, self.apps, self.args, self._probe, self._look, self._detach
+        )
 
     async def _probe(self, state: ModelState) -> None:
         self.probed.append(state.id)
         if self.probe_error is not None:
             raise self.probe_error
+
+    async def _detach(self, state: ModelState) -> None:
+        if self.detach_error is not None:
+            raise self.detach_error
+        self.detached.append(state.id)
 
     def _look(self, state: ModelState, report: AppReport) -> LoadProgress:
         return LoadProgress(3, 7, 1.0)

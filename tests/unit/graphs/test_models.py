@@ -10,7 +10,7 @@ import pytest
 
 from deployments.errors import ModelNotFound, ModelUnavailable
 from deployments.stores.models import ModelStore
-from deployments.types import ModelState, SwitchOrder
+from deployments.types import Adapter, ModelState, SwitchOrder
 from graphs import models as module
 from graphs.loaded import Loaded
 from graphs.models import Models
@@ -154,3 +154,63 @@ async def test_embedders_are_found_by_their_very_version(models: Models, store: 
     assert await models.resolve("vectors", "embedding") == "e@1"
     assert models.embedder("e@1") is not None
     assert models.embedder("vectors") is None
+
+
+async def test_adapter_is_its_base_with_a_word_to_the_replica(
+    models: Models, store: ModelStore
+) -> None:
+    base = ready(store)
+    ready(store, "m:a", base="m@1", location="/adapters/a")
+    for name in ("m:a", "m:a@1", "m@1:a"):
+        loaded = await models.find(name, "generation")
+        assert loaded is not None
+        assert (loaded.id, loaded.adapter) == ("m:a@1", Adapter("m:a@1#1", "/adapters/a"))
+        assert loaded.handle.state == base  # type: ignore[attr-defined]
+    plain = await models.find("m", "generation")
+    assert plain is not None
+    assert plain.adapter is None
+    assert set(models.ids("generation")) == {"m@1", "m:a@1", "m:a"}
+    switch(store, "chat", "m:a@1")
+    await models.refresh()
+    assert await found(models, "chat") == "m:a@1"
+    for unknown in ("m:b", "m:a@2", "m@2:a", "n:a"):
+        with pytest.raises(ModelNotFound):
+            await models.find(unknown, "generation")
+
+
+async def test_adapter_that_is_loaded_again_has_another_id(
+    models: Models, store: ModelStore
+) -> None:
+    ready(store)
+    state = ready(store, "m:a", base="m@1")
+    store.advance(store.unload("m:a@1"), "unloaded")
+    ready(store, "m:a", base="m@1")
+    await models.refresh()
+    loaded = await models.find("m:a", "generation")
+    assert loaded is not None
+    assert loaded.adapter == Adapter("m:a@1#2", "")
+    assert state.attempt == 1
+
+
+async def test_adapter_of_a_base_that_comes_back_is_waited_for(
+    models: Models, store: ModelStore
+) -> None:
+    base = ready(store)
+    ready(store, "m:a", base="m@1")
+    store.advance(base, "loading")
+    for name in ("m:a", "m:a@1", "m@1:a"):
+        with pytest.raises(ModelUnavailable):
+            await models.find(name, "generation")
+
+
+async def test_adapter_leaves_its_bases_handles_open(models: Models, store: ModelStore) -> None:
+    ready(store)
+    state = ready(store, "m:a", base="m@1")
+    loaded = await models.find("m:a", "generation")
+    store.advance(store.unload(state.id), "unloaded")
+    await models.refresh()
+    await asyncio.sleep(0.01)
+    assert loaded is not None
+    assert not loaded.handle.is_closed  # type: ignore[attr-defined]
+    with pytest.raises(ModelNotFound):
+        await models.find("m:a", "generation")

@@ -69,10 +69,9 @@ def test_more_cache_and_wider_numbers_need_more(files: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "param", "names"),
     [
-        ({"engine": "vllm", "source": "{files}/llama"}, "engine", "fake, transformers"),
+        ({"engine": "tensorrt", "source": "{files}/llama"}, "engine", "fake, deepspeed, transformers"),
         ({"kind": "embedding", "engine": "deepspeed", "source": "{files}/bert"}, "engine", "fake"),
         ({"tensor_parallel": 3}, "tensor_parallel", "must be 1"),
-        ({"adapter": "/x"}, "adapter", "no adapters"),
         ({"device": "cuda"}, "device", "there is: cpu"),
         ({"device": "cuda:1"}, "device", "there is: cpu"),
         ({"device": "cuda:99;rm"}, "device", "auto"),

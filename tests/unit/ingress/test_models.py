@@ -70,7 +70,6 @@ async def test_load_says_the_state_and_the_status(
                 "device": "cuda:1",
                 "precision": "bf16",
                 "tensor_parallel": 3,
-                "adapter": "/adapters/a",
                 "options": {"context_length": 128},
             },
             LoadOrder(
@@ -83,12 +82,19 @@ async def test_load_says_the_state_and_the_status(
                 device="cuda:1",
                 precision="bf16",
                 tensor_parallel=3,
-                adapter="/adapters/a",
                 options={"context_length": 128},
             ),
         ),
+        (
+            {"model_id": "m:a", "adapter": "/a", "replicas": {"min": 1}, "device": "auto"},
+            LoadOrder(name="m:a", version="", adapter="/a", base="m"),
+        ),
+        (
+            {"model_id": "m@2:a@3", "adapter": "/a", "sha256": "0" * 64},
+            LoadOrder(name="m:a", version="3", adapter="/a", base="m@2", sha256="0" * 64),
+        ),
     ],
-    ids=["defaults", "replicas", "to-zero", "everything"],
+    ids=["defaults", "replicas", "to-zero", "everything", "adapter", "adapter-of-versions"],
 )
 async def test_order_is_what_was_said(
     operator: httpx.AsyncClient, graph: FakeGraph, body: dict[str, Any], order: LoadOrder
@@ -136,6 +142,22 @@ async def test_order_is_what_was_said(
         ({"model_id": "m", "tensor_parallel": 0}, "tensor_parallel"),
         ({"model_id": "m", "tensor_parallel": -3}, "tensor_parallel"),
         ({"model_id": "m", "sha256": "abc"}, "sha256"),
+        ({"model_id": "m", "adapter": "/a"}, "model_id"),
+        ({"model_id": "m:a"}, "adapter"),
+        ({"model_id": "m:a:b", "adapter": "/a"}, "model_id"),
+        ({"model_id": "m:", "adapter": "/a"}, "model_id"),
+        ({"model_id": ":a", "adapter": "/a"}, "model_id"),
+        ({"model_id": "m:../a", "adapter": "/a"}, "model_id"),
+        ({"model_id": "m:a", "adapter": ""}, "adapter"),
+        ({"model_id": "m:a@1", "adapter": "/a", "version": "2"}, "version"),
+        ({"model_id": "m:a", "adapter": "/a", "source": "/m"}, "source"),
+        ({"model_id": "m:a", "adapter": "/a", "engine": "fake"}, "engine"),
+        ({"model_id": "m:a", "adapter": "/a", "kind": "generation"}, "kind"),
+        ({"model_id": "m:a", "adapter": "/a", "device": "cpu"}, "device"),
+        ({"model_id": "m:a", "adapter": "/a", "precision": "fp32"}, "precision"),
+        ({"model_id": "m:a", "adapter": "/a", "replicas": {"min": 2}}, "replicas"),
+        ({"model_id": "m:a", "adapter": "/a", "tensor_parallel": 2}, "tensor_parallel"),
+        ({"model_id": "m:a", "adapter": "/a", "options": {"x": 1}}, "options"),
         ({"model_id": "m", "source": ""}, "source"),
         ({"model_id": "m", "options": {"a": [1]}}, "options.a"),
         ({"model_id": "m", "options": {"__class__": 1, "A-B": 2}}, None),
@@ -308,3 +330,12 @@ async def test_fallbacks_reach_the_graph(operator: httpx.AsyncClient, graph: Fak
     for wrong in ([], ["x"] * 9, "second-model", [7]):
         response = await operator.post("/v1/chat/completions", json=body | {"fallbacks": wrong})
         assert response.status_code == 400
+
+
+async def test_adapter_is_shown_with_its_base(
+    operator: httpx.AsyncClient, graph: FakeGraph
+) -> None:
+    spec = dataclasses.replace(SPEC, name="m:a", adapter="/a", base="m@1")
+    graph.states["m:a@1"] = [dataclasses.replace(READY, spec=spec)]
+    shown = (await operator.post(LOAD, json={"model_id": "m:a", "adapter": "/a"})).json()
+    assert (shown["id"], shown["base"], shown["adapter"]) == ("m:a@1", "m@1", "/a")

@@ -207,3 +207,65 @@ def test_use_is_noted(store: ModelStore):
     revision = store.revision()
     store.note_use({"m@1": 12.5})
     assert (store.read().models["m@1"].used_at, store.revision()) == (12.5, revision)
+
+
+def test_adapter_needs_a_base_that_is_ready(store: ModelStore):
+    base = store.load(spec())
+    with pytest.raises(Conflict, match="loading"):
+        store.load(spec("m:a", base="m@1"))
+    store.advance(base, "ready", is_ready=True)
+    state = store.load(spec("m:a", base="m@1"))
+    assert (state.id, state.spec.base, state.phase) == ("m:a@1", "m@1", "loading")
+    assert store.load(spec("m:a", base="m@1")) == state
+    with pytest.raises(Conflict, match="other settings"):
+        store.load(spec("m:a", base="m@1", adapter="/other"))
+    assert store.load(spec("own:a", base="own")).phase == "loading"
+
+
+def test_base_with_adapters_goes_by_force_and_takes_them_along(store: ModelStore):
+    ready(store), ready(store, "n")
+    ready(store, "m:a", base="m@1"), ready(store, "n:a", base="n@1")
+    switch(store, "chat", "m:a@1")
+    with pytest.raises(Conflict, match="adapters"):
+        store.unload("m@1")
+    store.unload("m@1", force=True)
+    found = store.read()
+    phases = {name: one.phase for name, one in found.models.items()}
+    assert phases == {"m@1": "unloading", "m:a@1": "unloading", "n@1": "ready", "n:a@1": "ready"}
+    assert found.aliases == {}
+
+
+def test_base_goes_once_its_adapters_are_unloaded(store: ModelStore):
+    ready(store)
+    ready(store, "m:a", base="m@1")
+    with pytest.raises(Conflict):
+        store.unload("m@1")
+    store.unload("m:a@1")
+    assert store.unload("m@1").phase == "unloading"
+
+
+def test_base_that_no_alias_names_any_more_stays_for_its_adapters(store: ModelStore):
+    ready(store), ready(store, version="2")
+    switch(store, "chat", "m@1")
+    ready(store, "m:a", base="m@1")
+    switch(store, "chat", "m@2")
+    store.unload_retired(time.time() + 1)
+    assert store.read().models["m@1"].phase == "ready"
+
+
+def test_adapter_retires_as_versions_do_and_its_base_does_not(store: ModelStore):
+    ready(store)
+    ready(store, "m:a", base="m@1"), ready(store, "m:a", version="2", base="m@1")
+    switch(store, "chat", "m:a@1")
+    switch(store, "chat", "m:a@2", percent=50)
+    switch(store, "chat", "m:a@2")
+    assert [one.id for one in store.unload_retired(time.time() + 1)] == ["m:a@1"]
+    assert store.read().models["m@1"].phase == "ready"
+
+
+def test_longest_names_of_adapters_are_kept(store: ModelStore):
+    base = "b" * 64
+    ready(store, base)
+    name = f"{base}:{'a' * 64}"
+    store.load(spec(name, version="v" * 32, base=f"{base}@1"))
+    assert f"{name}@{'v' * 32}" in store.read().models

@@ -6,7 +6,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 
 from deployments.config import GeneratorArgs
-from deployments.engines.generation.admission import check_length, check_queue, check_tokens
+from deployments.engines.generation.admission import (
+    check_length,
+    check_queue,
+    check_tokens,
+    refused_adapter,
+)
 from deployments.engines.generation.base import EngineRequest
 from deployments.engines.generation.deepspeed.driver import Driver
 from deployments.engines.generation.deepspeed.local import LocalRanks
@@ -79,6 +84,13 @@ class DeepSpeedEngine:
         biased = (token for token, _ in sampling.logit_bias)
         check_tokens(biased, self._facts.vocab_size, "logit_bias")
 
+    async def attach(self, adapter: str, location: str) -> None:
+        """Refuse: the ranks hold the model's own weights only."""
+        raise refused_adapter("the deepspeed engine serves no adapters: merge it into its base")
+
+    async def detach(self, adapter: str) -> None:
+        """Do nothing: none was ever attached."""
+
     async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
         """Yield deltas as tokens come, then `Finished`; closing the iterator frees the slot."""
         max_tokens = self._admit(request)
@@ -105,6 +117,8 @@ class DeepSpeedEngine:
         """Return how many tokens the request may have."""
         self.check_health()
         self.check(request.sampling)
+        if request.adapter is not None:
+            raise refused_adapter("the deepspeed engine serves no adapters")
         check_tokens(request.token_ids, self._facts.vocab_size, "prompt")
         max_tokens = check_length(request, self.context_length)
         check_queue(self.stats().num_queued, self._args.max_queued_requests)

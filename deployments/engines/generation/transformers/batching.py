@@ -6,10 +6,12 @@ out as one call into the event loop per step.
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import ContinuousBatchingConfig, GenerationConfig
 from transformers.generation.continuous_batching.cache import group_layers_by_attn_type
 from transformers.generation.continuous_batching.continuous_api import (
@@ -18,8 +20,9 @@ from transformers.generation.continuous_batching.continuous_api import (
 )
 from transformers.generation.continuous_batching.requests import GenerationOutput, RequestStatus
 
-from deployments.engines.generation.transformers import attention
+from deployments.engines.generation.transformers import attention, parts
 from deployments.engines.generation.transformers.layout import layout_of
+from deployments.engines.generation.transformers.pages import adapter_of, keep_apart
 from deployments.engines.generation.transformers.prefixes import Prefixes
 from deployments.engines.generation.transformers.sampling import Sampler, SamplingProcessor
 
@@ -67,6 +70,7 @@ class Batcher(ContinuousBatchingManager):
         self.output_router = router
         self._sampling = self.logit_processor = sampling or SamplingProcessor()
         self._prefixes = Prefixes()
+        self.adapters: dict[int, Mapping[nn.Module, parts.Update]] = {}
 
     def switch_to_cb_friendly_attn(self, model: Any, auto_switch_to_flash: bool = True) -> None:
         """Take our attention where the model attends to everything; else the library's SDPA."""
@@ -117,6 +121,11 @@ class Batcher(ContinuousBatchingManager):
         self._generation_thread: Any = threading.current_thread()
         self._run_generation_loop()
 
+    def _create_batch_processor(self) -> Any:
+        processor = super()._create_batch_processor()
+        keep_apart(processor.cache)
+        return processor
+
     def _generation_loop_body(self, batch_processor: Any, bootstrapping: bool) -> bool:
         with self._prefixes.step(batch_processor.cache):
             return bool(super()._generation_loop_body(batch_processor, bootstrapping))
@@ -125,12 +134,38 @@ class Batcher(ContinuousBatchingManager):
         processor = self.batch_processor
         assert processor is not None
         allocator = processor.cache.cache_allocators.get("full_attention")
+        inputs: Any = processor.inputs_and_outputs
         with torch.inference_mode():
+            parts.step.set(self._parts(inputs.requests_in_batch) if self.adapters else ())
             if self.model.config._attn_implementation == attention.NAME:
-                inputs: Any = processor.inputs_and_outputs
                 layout = layout_of(inputs.requests_in_batch, allocator, self.model.device)
                 attention.batch.set(layout)
             super()._generation_step()
+
+    def _parts(self, requests: Sequence[Any]) -> tuple[parts.Part, ...]:
+        """Return the rows of each adapter in a batch that the library has just prepared."""
+        rows: dict[int, list[range]] = defaultdict(list)
+        start = 0
+        for request in requests:
+            end = start + request.query_length
+            adapter = adapter_of(request.state.request_id)
+            if adapter is not None:
+                rows[adapter].append(range(start, end))
+            start = end
+        found = ((self.adapters.get(one), ranges) for one, ranges in rows.items())
+        return tuple(
+            parts.Part(updates, _rows(ranges, self.model.device))
+            for updates, ranges in found
+            if updates is not None  # nobody waits for a request whose adapter has been freed
+        )
+
+
+def _rows(ranges: Sequence[range], device: torch.device) -> slice | torch.Tensor:
+    """Return the places in all ranges, as a slice where there is no gap between them."""
+    first, last = ranges[0].start, ranges[-1].stop
+    if sum(map(len, ranges)) == last - first:
+        return slice(first, last)
+    return torch.tensor([row for one in ranges for row in one], device=device)
 
 
 def batching_config(

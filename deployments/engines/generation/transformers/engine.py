@@ -14,6 +14,7 @@ from deployments.engines.generation.admission import check_length, check_queue, 
 from deployments.engines.generation.base import EngineRequest
 from deployments.engines.generation.rate import TokenRate
 from deployments.engines.generation.text import TextStream
+from deployments.engines.generation.transformers.adapters import Adapters
 from deployments.engines.generation.transformers.batching import (
     PAGE_SIZE,
     Batcher,
@@ -25,6 +26,7 @@ from deployments.engines.generation.transformers.chat import TextCodec
 from deployments.engines.generation.transformers.grammar import GrammarCompiler
 from deployments.engines.generation.transformers.loading import LoadedModel, load
 from deployments.engines.generation.transformers.output import Output
+from deployments.engines.generation.transformers.pages import slot_name
 from deployments.engines.generation.transformers.sampling import Sampler
 from deployments.engines.generation.transformers.usage import cache_usage
 from deployments.errors import EngineFailed
@@ -67,6 +69,7 @@ class TransformersEngine:
         )
         self._thread.start()
         self._loaded, self._codec, self._grammars, self._batcher = await ready
+        self._adapters = Adapters(self._loaded.model, self._batcher.adapters)
 
     def _run(self, loop: asyncio.AbstractEventLoop, ready: asyncio.Future[Parts]) -> None:
         """Load and generate in one thread, so that the process has one OpenMP pool.
@@ -126,36 +129,46 @@ class TransformersEngine:
         biased = (token for token, _ in sampling.logit_bias)
         check_tokens(biased, self._loaded.vocab_size, "logit_bias")
 
+    async def attach(self, adapter: str, location: str) -> None:
+        """Read an adapter and fit it to the model, once."""
+        self.check_health()
+        await self._adapters.attach(adapter, location)
+
+    async def detach(self, adapter: str) -> None:
+        """Free an adapter once its requests have ended."""
+        self._adapters.detach(adapter)
+
     async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
         """Yield deltas as tokens come, then `Finished`; closing the iterator frees the slot."""
         max_tokens = self._admit(request)
         sampler = self._sampler(request)
         batcher = self._running()
-        # Never a request's own id: a late cancel of its namesake would hit it.
-        slot = f"slot-{next(self._slots)}"
-        output = self._outputs[slot] = Output(
-            text=TextStream(self._codec.decode, request.sampling.stop),
-            eos_token_ids=self._loaded.eos_token_ids,
-            max_tokens=max_tokens,
-            logprobs=sampler.logprobs,
-            token_bytes=self._grammars.token_bytes,
-        )
-        try:
-            batcher.submit(
-                slot,
-                request.token_ids,
-                max_tokens,
-                output.eos_token_ids,
-                sampler,
-                is_kept=request.is_kept,
+        with self._adapters.used(request.adapter) as adapter:
+            # Never a request's own id: a late cancel of its namesake would hit it.
+            slot = slot_name(next(self._slots), adapter)
+            output = self._outputs[slot] = Output(
+                text=TextStream(self._codec.decode, request.sampling.stop),
+                eos_token_ids=self._loaded.eos_token_ids,
+                max_tokens=max_tokens,
+                logprobs=sampler.logprobs,
+                token_bytes=self._grammars.token_bytes,
             )
-            while not output.is_finished:
-                await output.wake.wait()
-                for event in output.take():
-                    yield event
-        finally:
-            del self._outputs[slot]
-            batcher.cancel(slot)
+            try:
+                batcher.submit(
+                    slot,
+                    request.token_ids,
+                    max_tokens,
+                    output.eos_token_ids,
+                    sampler,
+                    is_kept=request.is_kept,
+                )
+                while not output.is_finished:
+                    await output.wake.wait()
+                    for event in output.take():
+                        yield event
+            finally:
+                del self._outputs[slot]
+                batcher.cancel(slot)
 
     def _sampler(self, request: EngineRequest) -> Sampler:
         grammar = request.sampling.grammar

@@ -10,11 +10,14 @@ Measured with bf16 on AVX512-BF16, torch 2.13, 2 threads, microseconds for a wei
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.functional import linear
+
+from deployments.engines.generation.transformers import parts
 
 GROUPS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -36,6 +39,7 @@ class Projection(nn.Module):
         self.sizes = [part.out_features for part in parts]
         self.in_features = parts[0].in_features
         weight = parts[0].weight if len(parts) == 1 else torch.cat([part.weight for part in parts])
+        self.dtype, self.device = weight.dtype, weight.device
         self.bias: torch.Tensor | None = None
         if parts[0].bias is not None:
             self.bias = torch.cat([part.bias for part in parts])
@@ -44,6 +48,13 @@ class Projection(nn.Module):
         self._weight = [pack(weight) if self._is_packed else weight.detach()]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return `project`, and to it what the adapters of some rows add."""
+        y = self.project(x)
+        for part in parts.step.get():
+            part.add_to(y, self, x)
+        return y
+
+    def project(self, x: torch.Tensor) -> torch.Tensor:
         """Return [..., num_rows, sum of out_features] of x [..., num_rows, in_features]."""
         if x.shape[-2] > 1 or self.in_features < LONG_ROW or x.device.type != "cpu":
             return self._product(x)
@@ -80,11 +91,56 @@ class RestOfMerged(nn.Module):
         self._first = [first]  # in a list, so that it is not registered as a module twice
         self._index = index
 
+    @property
+    def layer(self) -> "Layer":
+        """Return where the layer is now."""
+        return Layer(self._first[0], self._index)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return this layer's result for `x`, which the first one has just seen."""
         first = self._first[0]
         assert first.source is x, "the model projects another input than the one that was merged"
         return first.results[self._index]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A linear layer of the model as it was: a piece of a product."""
+
+    product: Projection
+    index: int = 0
+
+    @property
+    def size(self) -> int:
+        """Return the layer's own number of outputs."""
+        return self.product.sizes[self.index]
+
+    @property
+    def offset(self) -> int:
+        """Return where its outputs begin in the product's."""
+        return sum(self.product.sizes[: self.index])
+
+    @property
+    def in_features(self) -> int:
+        """Return the number of its inputs."""
+        return self.product.in_features
+
+
+def layers_of(model: Any) -> dict[str, Layer]:
+    """Return by name, as the model had them, the layers whose rows are the batch's tokens.
+
+    The last one is not: it sees the rows of which a token is wanted. Nor are a mixture's experts.
+    """
+    last = model.get_output_embeddings()
+    found: dict[str, Layer] = {}
+    for name, module in model.named_modules():
+        if module is last or "expert" in name:
+            continue
+        if isinstance(module, RestOfMerged):
+            found[name] = module.layer
+        elif isinstance(module, Projection):
+            found[name] = Layer(module)
+    return found
 
 
 def improve_linears(model: nn.Module) -> None:

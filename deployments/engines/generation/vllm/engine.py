@@ -10,7 +10,12 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from deployments.config import GeneratorArgs
-from deployments.engines.generation.admission import check_length, check_queue, check_tokens
+from deployments.engines.generation.admission import (
+    check_length,
+    check_queue,
+    check_tokens,
+    refused_adapter,
+)
 from deployments.engines.generation.base import EngineRequest
 from deployments.engines.generation.rate import TokenRate
 from deployments.engines.generation.text import TextStream
@@ -85,6 +90,13 @@ class VllmEngine:
         biased = (token for token, _ in sampling.logit_bias)
         check_tokens(biased, self._vocab_size, "logit_bias")
 
+    async def attach(self, adapter: str, location: str) -> None:
+        """Refuse: vLLM was started for the model's own weights only."""
+        raise refused_adapter("the vllm engine serves no adapters here: merge it into its base")
+
+    async def detach(self, adapter: str) -> None:
+        """Do nothing: none was ever attached."""
+
     async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
         """Yield deltas as tokens come, then `Finished`; closing the iterator frees the slot."""
         max_tokens = self._admit(request)
@@ -112,6 +124,8 @@ class VllmEngine:
         """Return how many tokens the request may have."""
         self.check_health()
         self.check(request.sampling)
+        if request.adapter is not None:
+            raise refused_adapter("the vllm engine serves no adapters here")
         check_tokens(request.token_ids, self._vocab_size, "prompt")
         max_tokens = check_length(request, self.context_length)
         check_queue(self.stats().num_queued, self._args.max_queued_requests)

@@ -103,5 +103,5 @@ def _cache_bytes(args: GeneratorArgs, config: Any) -> int:
     num_tokens = (-(-args.kv_cache_tokens // block) + SPARE_BLOCKS) * block
     num_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    per_token = 2 * config.num_hidden_layers * num_heads * width * dtype_of(args).itemsize
+    per_token: int = 2 * config.num_hidden_layers * num_heads * width * dtype_of(args).itemsize
     return -(-num_tokens * per_token // args.tensor_parallel)

@@ -16,7 +16,7 @@ def upgrade() -> None:
     """Create the tables."""
     op.create_table(
         "models",
-        sa.Column("name", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=160), nullable=False),
         sa.Column("version", sa.String(length=64), nullable=False),
         sa.Column("kind", sa.String(length=16), nullable=False),
         sa.Column("spec", sa.JSON(), nullable=False),

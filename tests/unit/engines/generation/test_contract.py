@@ -1,6 +1,7 @@
 """What every generation engine must do, whatever computes its tokens."""
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from importlib.util import find_spec
@@ -12,7 +13,13 @@ import pytest_asyncio
 from deployments.config import GeneratorArgs
 from deployments.engines.generation.base import EngineRequest, GenerationEngine
 from deployments.engines.generation.registry import create_engine
-from deployments.errors import ContextTooLong, EngineFailed, Overloaded
+from deployments.errors import (
+    ContextTooLong,
+    EngineFailed,
+    InvalidRequest,
+    ModelNotFound,
+    Overloaded,
+)
 from deployments.types import Delta, Finished, Message, SamplingParams
 
 ARGS: dict[str, dict[str, Any]] = {
@@ -185,3 +192,13 @@ async def test_forget_disturbs_no_answer(engine: GenerationEngine) -> None:
 async def test_engine_that_never_ran_has_nothing_to_forget() -> None:
     for args in ARGS.values():
         await create_engine(GeneratorArgs(**args)).forget()
+
+
+async def test_adapter_that_is_not_attached_is_refused(engine: GenerationEngine) -> None:
+    asked = dataclasses.replace(ask(engine, "Hello."), adapter="nobody's")
+    with pytest.raises((ModelNotFound, InvalidRequest)):
+        await answer(engine, asked)
+    with pytest.raises(InvalidRequest):
+        await engine.attach("broken", "/nowhere")
+    await engine.detach("nobody's")
+    assert (await answer(engine, ask(engine, "Hello.")))[0]

@@ -1,6 +1,7 @@
 """Small model files, whole, for tests that then damage them."""
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,27 @@ def folder(path: Path, config: dict[str, Any]) -> Path:
     (path / "config.json").write_text(json.dumps(config))
     (path / "tokenizer.json").write_text("{}")
     safetensors(path / "model.safetensors")
+    return path
+
+
+LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none", "target_modules": ["q_proj"]}
+MODULE = "model.layers.0.self_attn.q_proj"
+
+
+def adapter(
+    path: Path, config: dict[str, Any] | None = None, shapes: dict[str, list[int]] | None = None
+) -> Path:
+    """Write an adapter of zeros; `shapes` are by the tensors' names."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "adapter_config.json").write_text(json.dumps(LORA | (config or {})))
+    if shapes is None:
+        prefix = f"base_model.model.{MODULE}"
+        shapes = {f"{prefix}.lora_A.weight": [2, 8], f"{prefix}.lora_B.weight": [6, 2]}
+    header, end = {}, 0
+    for name, shape in shapes.items():
+        begin, end = end, end + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+    safetensors(path / "adapter_model.safetensors", header, bytes(end))
     return path
 
 
