@@ -69,7 +69,11 @@ def test_more_cache_and_wider_numbers_need_more(files: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "param", "names"),
     [
-        ({"engine": "tensorrt", "source": "{files}/llama"}, "engine", "fake, deepspeed, transformers"),
+        (
+            {"engine": "tensorrt", "source": "{files}/llama"},
+            "engine",
+            "fake, deepspeed, transformers",
+        ),
         ({"kind": "embedding", "engine": "deepspeed", "source": "{files}/bert"}, "engine", "fake"),
         ({"tensor_parallel": 3}, "tensor_parallel", "must be 1"),
         ({"device": "cuda"}, "device", "there is: cpu"),
