@@ -11,6 +11,7 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import NoReplica, RagError
 from graphs.handles import Deadline, broadcast, call, call_every
+from graphs.serve_apps import plain
 
 BROADCAST_TIMEOUT_S = 1.0
 """After that, one replica that answers is enough: another one may be stuck."""
@@ -59,4 +60,4 @@ def _is_at_rest(application: str, deployment: str) -> bool:
     status = found.deployments.get(deployment) if found else None
     if status is None or status.status.value not in WELL:
         return False
-    return all(state.value != "RUNNING" for state in status.replica_states)
+    return "RUNNING" not in map(plain, status.replica_states)

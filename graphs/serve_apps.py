@@ -126,15 +126,16 @@ def _report(app: Mapping[str, Any]) -> AppReport:
     replicas = [one for deployment in deployments for one in deployment["replicas"]]
     messages = [app["message"], *(one["message"] for one in deployments)]
     return AppReport(
-        status=_plain(app["status"]),
+        status=plain(app["status"]),
         error=error_of("\n".join(messages)),
         num_wanted=sum(one["target_num_replicas"] or 0 for one in deployments),
-        num_running=sum(_plain(one["state"]) == "RUNNING" for one in replicas),
-        pids=tuple((one["node_ip"], one["pid"]) for one in replicas if one["pid"]),
+        num_running=sum(plain(one["state"]) == "RUNNING" for one in replicas),
+        pids=tuple((one["node_ip"], one["pid"]) for one in replicas if one.get("pid")),
     )
 
 
-def _plain(value: Any) -> str:
+def plain(value: Any) -> str:
+    """Return the text of what Serve gives as a text here and as an enumeration there."""
     return str(getattr(value, "value", value))
 
 

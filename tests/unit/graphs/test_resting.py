@@ -7,7 +7,7 @@ import pytest
 from ray import serve
 from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
-from ray.serve.schema import DeploymentStatus, ReplicaState
+from ray.serve.schema import DeploymentStatus
 
 from deployments.errors import EngineFailed, NoReplica
 from graphs.handles import Deadline
@@ -39,7 +39,7 @@ class FakeHandle:
 
 def serving(monkeypatch: pytest.MonkeyPatch, status: DeploymentStatus, **states: int) -> None:
     """Have Serve say this of the deployment."""
-    replica_states = {ReplicaState(name): number for name, number in states.items()}
+    replica_states = dict(states)  # texts, whatever the annotation says (2.60)
     of = SimpleNamespace(status=status, replica_states=replica_states)
     application = SimpleNamespace(deployments={"Generator": of})
     monkeypatch.setattr(

@@ -25,7 +25,12 @@ from deployments.engines.generation.transformers.loading import read_tokenizer
 from deployments.engines.generation.transformers.output import Output
 from deployments.engines.generation.vllm.load import CacheLoad
 from deployments.engines.generation.vllm.sampling import alternatives, params_of
-from deployments.engines.generation.vllm.settings import engine_args, readable, set_environment
+from deployments.engines.generation.vllm.settings import (
+    check_device,
+    engine_args,
+    readable,
+    set_environment,
+)
 from deployments.errors import EngineFailed
 from deployments.types import Delta, EngineStats, Finished, Message, SamplingParams
 
@@ -52,6 +57,7 @@ class VllmEngine:
 
     async def start(self) -> None:
         """Start vLLM's processes and load the model; raises EngineFailed."""
+        check_device(self._args)
         set_environment(self._args)
         try:
             tokenizer = await asyncio.to_thread(read_tokenizer, self._args)

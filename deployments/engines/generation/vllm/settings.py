@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 from vllm import AsyncEngineArgs
+from vllm.platforms import current_platform
 
 from deployments.config import GeneratorArgs
 from deployments.engines.generation.transformers.loading import dtype_of, read
 from deployments.engines.weights import locate
+from deployments.errors import EngineFailed
 
 MAX_LOGPROBS = 20
 MAX_NGRAM = 4
@@ -36,11 +38,16 @@ ENVIRONMENT = {
 
 
 def set_environment(args: GeneratorArgs) -> None:
-    """Set what vLLM and the processes that it starts read from the environment."""
+    """Set what vLLM's processes read from the environment."""
     os.environ.update(ENVIRONMENT)
     os.environ["OMP_NUM_THREADS"] = str(args.num_threads or os.cpu_count())
-    if torch.device(args.device).type == "cpu":
-        os.environ["VLLM_TARGET_DEVICE"] = "cpu"
+
+
+def check_device(args: GeneratorArgs) -> None:
+    """Raise EngineFailed where this build of vLLM computes on other devices."""
+    asked, built_for = torch.device(args.device).type, current_platform.device_type
+    if asked != built_for:
+        raise EngineFailed(f"this build of vLLM computes on {built_for}, not on {asked}")
 
 
 @contextmanager
