@@ -44,7 +44,7 @@ def test_model_is_read_answers_like_the_default_one_and_frees_its_memory(
     read = [one["model"]["progress"] for one in events]
     assert done["state"] == "ready"
     assert read[-1]["bytes_read"] == read[-1]["bytes_total"] > 90_000_000
-    assert any(one and one["bytes_read"] > 0 for one in read[:-2])
+    assert any(one and one["bytes_read"] for one in read[:-2])
     assert ask(client, "second@1") == ask(client, "smollm2-135m-instruct")
 
     status = client.get("/v1/models/status").raise_for_status().json()
