@@ -15,10 +15,13 @@ from deployments.errors import InsufficientResources
 from deployments.types import ModelSpec
 from graphs.model_app import args_of
 
-PROCESS_BYTES = 450 << 20
-"""What a replica's process takes before it has weights.
+PROCESS_BYTES = {"generation": 700 << 20, "embedding": 450 << 20, "reranking": 450 << 20}
+"""What a replica's process takes beside its weights and its cache of tokens, by the model's kind.
 
-Source: 449 MiB are resident after Ray Serve, torch, transformers and our engine are imported.
+Source: 449 MiB are resident after Ray Serve, torch, transformers and our engine are imported. A
+replica that generates, after its first answers, takes 700 MiB beside SmolLM2-135M: the tokenizer,
+the grammar's tables, oneDNN's kernels, and the output layer, which is a second copy of the
+embedding.
 """
 
 WORKING_SHARE = 0.15
@@ -49,7 +52,7 @@ def memory_of(spec: ModelSpec, files: ModelFiles, *, has_bf16: bool) -> int:
         assert isinstance(args, GeneratorArgs)
         cached = args.kv_cache_tokens * files.kv_width * max(width, 2.0)
     weights = files.num_parameters * width
-    return PROCESS_BYTES + int(weights * (1 + WORKING_SHARE) + cached)
+    return PROCESS_BYTES[spec.kind] + int(weights * (1 + WORKING_SHARE) + cached)
 
 
 def check_fit(

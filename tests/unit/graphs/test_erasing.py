@@ -13,6 +13,11 @@ from graphs.handles import Deadline
 SCOPE = ErasureScope(tenant="default", collection="c")
 
 
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(erasing_module, "RETRY_PAUSE_S", 0.01)
+
+
 class FakeShards:
     """Keeps one receipt, and fails where it is told to."""
 
@@ -68,11 +73,6 @@ async def test_every_place_is_cleaned_and_marked() -> None:
     assert ("purge", ["col_1"]) in shards.calls
     [before] = asked
     assert before[0] == "erase", "nothing is forgotten before it was erased"
-
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(erasing_module, "RETRY_PAUSE_S", 0.01)
 
 
 async def test_a_place_that_fails_once_is_cleaned_in_the_same_go() -> None:

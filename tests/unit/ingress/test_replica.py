@@ -19,6 +19,10 @@ OPTIONS = create_dynamic_handle_options(
 )
 
 
+async def nothing(*_: Any) -> Any:
+    """Neither receive nor send."""
+
+
 def test_calls_of_one_request_have_ids_of_their_own_and_its_public_id():
     calls: list[Any] = []
 
@@ -28,7 +32,7 @@ def test_calls_of_one_request_have_ids_of_their_own_and_its_public_id():
     async def serve() -> None:
         request = context._RequestContext(request_id="public", _internal_request_id="internal")
         context._serve_request_context.set(request)  # as a replica does before it calls the app
-        await _with_calls_apart(app)({}, None, None)  # type: ignore[arg-type]
+        await _with_calls_apart(app)({}, nothing, nothing)
 
     asyncio.run(serve())
     assert [call.request_id for call in calls] == ["public"] * 2
