@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from deployments.config import TuningArgs
 from deployments.errors import InsufficientResources
 from deployments.types import Training, TuningSpec
-from graphs.fit import BYTES, PROCESS_BYTES, NodeRoom
+from graphs.fit import BYTES, NodeRoom
 
-LIBRARIES_BYTES = 350 << 20
-"""What DeepSpeed and PEFT take beside a replica's libraries. Source: measured."""
+PROCESS_BYTES = 800 << 20
+"""What a worker's process takes before it has weights: torch, transformers, DeepSpeed, PEFT.
+Source: measured.
+"""
 
 ACTIVATION_FACTOR = 8.0
 """Bytes kept of each token for the way back, over the parameters' number to the power of 2/3, at
@@ -25,7 +27,7 @@ def worker_bytes(num_parameters: int, precision: str, longest: int, training: Tr
     sequences = -(-training.batch_size // training.workers)
     kept = ACTIVATION_FACTOR * num_parameters ** (2 / 3) * width / BYTES["fp32"]
     needs = num_parameters * width + sequences * longest * kept
-    return PROCESS_BYTES + LIBRARIES_BYTES + int(needs)
+    return PROCESS_BYTES + int(needs)
 
 
 def check_tuning_fit(

@@ -73,6 +73,7 @@ WITHOUT_COLLECTION = {
     "unloadModel",
     "switchModel",
     "modelsStatus",
+    *("finetuneModel", "listTunings", "getTuning", "cancelTuning"),
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
     *("health", "ready", "metrics", "getErasure"),
 }
