@@ -111,6 +111,24 @@ def cancel_tuning(
     _show(state, as_json)
 
 
+def delete_tuning(
+    tuning: Annotated[str, typer.Argument(help="Its id, as `ragserve models tunings` shows it.")],
+    as_json: AsJson = False,
+) -> None:
+    """Remove a fine-tuning that has ended, and the version that it made, from the disk.
+
+    It is refused while the version is loaded: unload it first.
+
+    Examples:
+      ragserve models delete-tuning tun_0199c2f0a7a97c3fb1f2d7a3c1e5b6d8
+    """
+    answer = Client.from_environment().call("DELETE", f"{PATH}/{tuning}")
+    if as_json:
+        print_json(answer)
+    else:
+        Console().print(f"{tuning}: deleted", markup=False, highlight=False, soft_wrap=True)
+
+
 def followed(client: Client, state: dict[str, Any]) -> dict[str, Any]:
     """Show how far a tuning is until it ends; return its last state.
 

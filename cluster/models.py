@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cluster.client import Client
 from cluster.errors import OperatorError
-from cluster.finetune import cancel_tuning, finetune, tunings
+from cluster.finetune import cancel_tuning, delete_tuning, finetune, tunings
 from cluster.help import help_of
 from cluster.output import print_json
 
@@ -216,5 +216,5 @@ def _node(node: dict[str, Any]) -> str:
 
 
 models.callback(invoke_without_command=True, help=help_of(list_models))(list_models)
-for command in (load, unload, switch, status, finetune, tunings, cancel_tuning):
+for command in (load, unload, switch, status, finetune, tunings, cancel_tuning, delete_tuning):
     models.command(help=help_of(command))(command)

@@ -101,6 +101,10 @@ class ModelOperations:
         """Have a fine-tuning end; raises NotFound."""
         return await self._tunings.cancel(tuning_id)
 
+    async def delete_tuning(self, tuning_id: str) -> None:
+        """Remove a fine-tuning that has ended, and what it made."""
+        await self._tunings.delete(tuning_id, await asyncio.to_thread(self._store.read))
+
     async def forget_loaded(self, late_s: float, deadline: Deadline) -> None:
         """Have every loaded model keep nothing of the texts that it has read."""
         await self._registrar.forget(late_s, deadline)

@@ -1,4 +1,4 @@
-"""What is asked of tunings: begin one, how far it is, cancel it.
+"""What is asked of tunings: begin one, how far it is, cancel it, remove it.
 
 Everything is checked here, before anything is written down: the base, every line, and that there is
 room. The rest is the tuner's (``tuning.py``).
@@ -12,14 +12,14 @@ from pathlib import Path
 
 from deployments.config import ModelsArgs, Settings
 from deployments.engines.inspection.files import ModelFiles, inspect
-from deployments.engines.inspection.source import find_source, is_trusted, tuned_root
+from deployments.engines.inspection.source import TUNED, find_source, is_trusted, tuned_root
 from deployments.engines.weights import EMBEDDED
 from deployments.errors import Conflict, InvalidRequest
 from deployments.stores.database import Database
 from deployments.stores.leases import Lease
 from deployments.stores.tunings import TuningStore, new_tuning_id
 from deployments.tuning.examples import read_order
-from deployments.types import Registry, TuningOrder, TuningSpec, TuningState
+from deployments.types import LOADED, UNDER_WAY, Registry, TuningOrder, TuningSpec, TuningState
 from graphs.fit import machine_free_bytes, rooms
 from graphs.handles import has_peers
 from graphs.ray_resources import num_gpus, resources
@@ -99,6 +99,38 @@ class Tunings:
             await asyncio.to_thread(discard, self._folders.own(id_))
         self._tuner.wake()
         return state
+
+    async def delete(self, id_: str, registry: Registry) -> None:
+        """Remove what a tuning made from the disk, and then what is known of the tuning.
+
+        Raises:
+            NotFound: there is none with this id.
+            Conflict: it has not ended, or a model or another tuning uses what it made.
+        """
+        state = await asyncio.to_thread(self._store.get, id_)
+        if state.phase in UNDER_WAY:
+            raise Conflict("the tuning has not ended: cancel it first")
+        if state.phase == "completed":  # no other may have made the same version
+            users = await asyncio.to_thread(self._users, f"{TUNED}{state.spec.id}", registry)
+            if users:
+                raise Conflict(f"{state.spec.id} is used by {', '.join(sorted(users))}")
+            await asyncio.to_thread(discard, self._folders.result(state))
+        await asyncio.to_thread(discard, self._folders.own(id_))
+        await asyncio.to_thread(self._store.delete, id_)
+
+    def _users(self, made: str, registry: Registry) -> set[str]:
+        """Return the ids of what reads the files of a version, or is about to."""
+
+        def is_made(source: str) -> bool:
+            return source.partition("/")[0] == made
+
+        models = {
+            model.id
+            for model in registry.models.values()
+            if model.phase in LOADED
+            and (is_made(model.spec.source) or is_made(model.spec.adapter or ""))
+        }
+        return models | {one.id for one in self._store.under_way() if is_made(one.spec.base)}
 
     def _spec(
         self, order: TuningOrder, registry: Registry, gpus: int

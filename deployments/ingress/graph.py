@@ -104,6 +104,10 @@ class Graph(Protocol):
         """Have a fine-tuning end; raises NotFound."""
         ...
 
+    async def delete_tuning(self, tuning_id: str) -> None:
+        """Remove a fine-tuning that has ended, and what it made; raises NotFound, Conflict."""
+        ...
+
     def generate(
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncIterator[AnswerEvent]:

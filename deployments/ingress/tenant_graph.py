@@ -112,6 +112,10 @@ class TenantGraph:
         """Have a fine-tuning end."""
         return await self._graph.cancel_tuning(tuning_id)
 
+    async def delete_tuning(self, tuning_id: str) -> None:
+        """Remove a fine-tuning that has ended, and what it made."""
+        await self._graph.delete_tuning(tuning_id)
+
     async def generate(
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[AnswerEvent]:

@@ -9,7 +9,7 @@ import dataclasses
 import time
 from typing import Any, cast
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from deployments.errors import Conflict, NotFound, RateLimited
@@ -123,6 +123,21 @@ class TuningStore:
         if changed.phase in ("queued", "running"):  # it began, or began anew, in this moment
             return self.cancel(id_)
         return changed
+
+    def delete(self, id_: str) -> None:
+        """Forget a tuning that has ended; a result that it made is for the caller to remove.
+
+        Raises:
+            NotFound: there is none with this id.
+            Conflict: it has not ended.
+        """
+        table = schema.tunings
+        with self._database.write() as connection:
+            _change(connection)
+            state = _require(connection, id_)
+            if state.phase in UNDER_WAY:
+                raise Conflict("the tuning has not ended: cancel it first")
+            connection.execute(delete(table).where(table.c.id == id_))
 
     def note(self, state: TuningState, progress: TuningProgress) -> bool:
         """Write down how far an attempt is; False: it is not the one that runs."""

@@ -12,6 +12,7 @@ from deployments.ingress.json_body import parse, validated
 from deployments.ingress.native.files import files_of, read_body
 from deployments.ingress.native.models import operators_graph
 from deployments.ingress.openapi import describe
+from deployments.ingress.schemas.stored import Deleted
 from deployments.ingress.schemas.tuning_states import TuningInfo, TuningList, tuning_of
 from deployments.ingress.schemas.tunings import FinetuneModel
 from deployments.ingress.services import Services, json_response
@@ -67,6 +68,18 @@ def finetune_router(services: Services) -> APIRouter:
         """Return how far a tuning is, with its loss curve."""
         graph = operators_graph(services, request)
         return json_response(tuning_of(await graph.tuning(tuning_id)).model_dump())
+
+    @router.delete(
+        f"{PATH}/{{tuning_id}}", **describe("deleteTuning", None, Deleted, errors=(403, 404, 409))
+    )
+    async def delete(request: Request, tuning_id: TuningId) -> Response:
+        """Remove a tuning that has ended, and the version that it made, from the disk.
+
+        409 while a model that is loaded, or another tuning, uses the version.
+        """
+        graph = operators_graph(services, request)
+        await graph.delete_tuning(tuning_id)
+        return json_response({"id": tuning_id, "deleted": True})
 
     @router.post(
         f"{PATH}/{{tuning_id}}/cancel",

@@ -39,7 +39,7 @@ class Server:
                 self.end_headers()
                 self.wfile.write(text.encode())
 
-            do_GET = do_POST
+            do_GET = do_DELETE = do_POST
 
             def log_message(self, *_: object) -> None:
                 return

@@ -76,3 +76,10 @@ def test_list_and_cancel_show_tunings(server: Server) -> None:
     server.replies = [(202, {}, state("cancelling")), (200, {}, state("cancelled"))]
     done = CliRunner().invoke(models, ["cancel-tuning", ID])
     assert f"{ID}: cancelled" in done.output
+
+
+def test_deleted_tuning_is_told(server: Server) -> None:
+    server.replies = [(200, {}, json.dumps({"id": ID, "deleted": True}))]
+    done = CliRunner().invoke(models, ["delete-tuning", ID])
+    assert f"{ID}: deleted" in done.output
+    assert server.requests[-1]["method"] == "DELETE"

@@ -184,6 +184,9 @@ class FakeGraph:
     async def cancel_tuning(self, tuning_id: str) -> TuningState:
         return dataclasses.replace(await self.tuning(tuning_id), phase="cancelling")
 
+    async def delete_tuning(self, tuning_id: str) -> None:
+        self.tuning_states.remove(await self.tuning(tuning_id))
+
     def _fail(self) -> None:
         if self.error is not None:
             raise self.error

@@ -225,3 +225,10 @@ async def test_key_of_a_tenant_may_nothing_of_this(
         response = await client.request(method, path, json=ORDER if method == "POST" else None)
         assert response.status_code == 403, path
     assert graph.tuning_orders == []
+
+
+async def test_deleted_tuning_is_not_found_any_more(operator: httpx.AsyncClient) -> None:
+    gone = (await operator.delete(f"{PATH}/{ID}")).raise_for_status().json()
+    assert gone == {"id": ID, "deleted": True}
+    for method in ("DELETE", "GET"):
+        assert (await operator.request(method, f"{PATH}/{ID}")).status_code == 404

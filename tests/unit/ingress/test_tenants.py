@@ -73,7 +73,7 @@ WITHOUT_COLLECTION = {
     "unloadModel",
     "switchModel",
     "modelsStatus",
-    *("finetuneModel", "listTunings", "getTuning", "cancelTuning"),
+    *("finetuneModel", "listTunings", "getTuning", "cancelTuning", "deleteTuning"),
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
     *("health", "ready", "metrics", "getErasure"),
 }

@@ -150,3 +150,18 @@ def test_curve_stays_bounded_and_keeps_its_end():
         assert len(curve) <= MAX_CURVE
         assert curve[-1].step == step
     assert curve[0].step < 200
+
+
+def test_deleted_tuning_is_gone_and_its_version_can_be_made_again(store: TuningStore):
+    state = begun(store)
+    with pytest.raises(Conflict):
+        store.delete(state.id)
+    assert store.end(state, "completed")
+    with pytest.raises(Conflict):
+        add(store)
+    revision = store.revision()
+    store.delete(state.id)
+    assert store.revision() > revision
+    with pytest.raises(NotFound):
+        store.delete(state.id)
+    assert add(store).phase == "queued"
