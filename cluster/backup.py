@@ -20,9 +20,10 @@ Place = Annotated[str, typer.Argument(help="A folder, or `scheme://bucket/prefix
 
 
 def backup(place: Place) -> None:
-    """Write all collections, documents, vectors and keys, as of one instant, to a new folder.
+    """Write all collections, documents, vectors, keys and tuned models to a new folder.
 
-    The cluster may serve meanwhile. The folder holds secrets: keep it as safe as the database.
+    The database is as of one instant; the cluster may serve meanwhile. The folder holds secrets:
+    keep it as safe as the database.
 
     Examples:
       ragserve backup /mnt/backups/2026-11-22
@@ -31,12 +32,13 @@ def backup(place: Place) -> None:
     with _connected() as (database, state), _bars() as show:
         from deployments.stores.backup import back_up
         from deployments.stores.folders import backup_folder
+        from deployments.stores.made_versions import parts_of
 
         pepper = state.path / "pepper"
         folder = backup_folder(place, is_new=True)
         try:
             secret = pepper.read_bytes() if pepper.exists() else None
-            manifest = back_up(database, folder, secret, show)
+            manifest = back_up(database, folder, secret, show, parts_of(state.path / "tuned"))
             folder.publish()
         finally:
             folder.discard()
@@ -62,6 +64,7 @@ def restore(
     """
     with _connected() as (database, state), exclusive(state) as is_alone, _bars() as show:
         from deployments.stores.folders import backup_folder
+        from deployments.stores.made_versions import Returned
         from deployments.stores.restore import read_manifest, read_pepper
         from deployments.stores.restore import restore as put_back
         from deployments.stores.secretfile import write_secret
@@ -75,7 +78,13 @@ def restore(
         _check_pepper(state, pepper, replace)
         own = state.path / "pepper"
         erased = [Suppressions(own.read_bytes()).carry] if own.exists() else []
-        put_back(database, folder, manifest, is_replaced=replace, progress=show, carried=erased)
+        versions = Returned(state.path / "tuned")
+        try:
+            versions.unpack(folder, manifest)
+            put_back(database, folder, manifest, is_replaced=replace, progress=show, carried=erased)
+            versions.publish()
+        finally:
+            versions.discard()
         if pepper is not None:
             write_secret(state.path / "pepper", pepper)
     _say(f"restored the state of {manifest.created_at} from {place}")

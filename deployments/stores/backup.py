@@ -1,12 +1,13 @@
-"""A backup: every table of one state of the database, the pepper, and a manifest written last.
+"""A backup: every table of one state of the database, the pepper, other files, and a manifest last.
 
 It is of no particular database: what was backed up from SQLite can be restored into PostgreSQL.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -42,10 +43,13 @@ GROUP_BYTES = 8 * 1024 * 1024
 Progress = Callable[[str, int, int], None]
 """Is told a table's name, how many of its rows are done, and how many it has."""
 
+BackupPart = Callable[[], Iterator[bytes]]
+"""Yields a file that is not of the database; raises OSError."""
+
 
 @dataclass(frozen=True, slots=True)
 class BackupFile:
-    """A file of a backup; `num_rows` is None of the pepper."""
+    """A file of a backup; `num_rows` is None of what is no table."""
 
     name: str
     num_bytes: int
@@ -90,7 +94,11 @@ def _seal(content: dict[str, Any]) -> str:
 
 
 def back_up(
-    database: Database, folder: BackupFolder, pepper: bytes | None, progress: Progress
+    database: Database,
+    folder: BackupFolder,
+    pepper: bytes | None,
+    progress: Progress,
+    others: Mapping[str, BackupPart] = MappingProxyType({}),
 ) -> Manifest:
     """Write every table as it is at one instant; writers go on meanwhile.
 
@@ -99,9 +107,11 @@ def back_up(
         folder: new; the caller publishes it.
         pepper: without which no key can be checked; None where there is none yet.
         progress: is told how far it is.
+        others: what else belongs to it, by the names of the files.
 
     Raises:
         RagError: the database holds no tables.
+        OSError: another file cannot be read.
         StoreUnavailable: the database did not answer; safe to retry.
     """
     files = []
@@ -113,8 +123,9 @@ def back_up(
         for table in tables_of(connection):
             files.append(_table(connection, table, folder, progress))
     if pepper is not None:
-        folder.write(PEPPER, iter([pepper]))
-        files.append(BackupFile(PEPPER, len(pepper), hashlib.sha256(pepper).hexdigest(), None))
+        files.append(_written(PEPPER, iter([pepper]), folder))
+    for name, part in others.items():
+        files.append(_written(name, part(), folder))
     manifest = Manifest(FORMAT, created_at, revision, tuple(files))
     folder.write(MANIFEST, iter([manifest.to_json()]))
     return manifest
@@ -150,19 +161,23 @@ def _table(
     connection: Connection, table: Table, folder: BackupFolder, progress: Progress
 ) -> BackupFile:
     total = connection.scalar(select(func.count()).select_from(table)) or 0
+    pieces = _pieces(connection, table, total, progress)
+    return replace(_written(f"{table.name}.parquet", pieces, folder), num_rows=total)
+
+
+def _written(name: str, pieces: Iterator[bytes], folder: BackupFolder) -> BackupFile:
     digest = hashlib.sha256()
     num_bytes = 0
 
     def counted() -> Iterator[bytes]:
         nonlocal num_bytes
-        for piece in _pieces(connection, table, total, progress):
+        for piece in pieces:
             digest.update(piece)
             num_bytes += len(piece)
             yield piece
 
-    name = f"{table.name}.parquet"
     folder.write(name, counted())
-    return BackupFile(name, num_bytes, digest.hexdigest(), total)
+    return BackupFile(name, num_bytes, digest.hexdigest(), None)
 
 
 def _pieces(

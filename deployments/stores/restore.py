@@ -152,12 +152,12 @@ def _fill(
     progress: Progress,
 ) -> None:
     tables = tables_of(connection)
-    counts = {entry.name: entry.num_rows for entry in manifest.files}
-    if {f"{table.name}.parquet" for table in tables} != {*counts} - {PEPPER}:
+    counts = {e.name: e.num_rows for e in manifest.files if e.num_rows is not None}
+    if {f"{table.name}.parquet" for table in tables} != {*counts}:
         raise RagError("the backup has other tables than its revision")
     new_ids: dict[str, str] = {}
     for table in tables:
-        total, num_done = counts[f"{table.name}.parquet"] or 0, 0
+        total, num_done = counts[f"{table.name}.parquet"], 0
         for rows in _rows(folder, table):
             if table.name == "collections":
                 _renew(rows, new_ids, epoch)

@@ -82,4 +82,3 @@ def test_deleted_tuning_is_told(server: Server) -> None:
     server.replies = [(200, {}, json.dumps({"id": ID, "deleted": True}))]
     done = CliRunner().invoke(models, ["delete-tuning", ID])
     assert f"{ID}: deleted" in done.output
-    assert server.requests[-1]["method"] == "DELETE"
