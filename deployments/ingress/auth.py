@@ -6,6 +6,8 @@ from typing import Protocol
 from deployments.errors import Unauthenticated
 from deployments.ingress.asgi import Scope, header
 from deployments.stores.keys import KeyStore
+from deployments.types.access import Grants
+from deployments.types.access import Scope as KeyScope
 
 MAX_KEY_CHARS = 256
 
@@ -28,8 +30,12 @@ class Key(Protocol):
         ...
 
     @property
-    def is_admin(self) -> bool:
-        """Return whether the key may do what concerns the whole installation."""
+    def grants(self) -> Grants:
+        """Return what it covers of the tenant's, from where, and how much."""
+        ...
+
+    def has(self, scope: KeyScope) -> bool:
+        """Return whether it covers a scope."""
         ...
 
 

@@ -11,6 +11,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from deployments.ingress.access import PUBLIC, RULES
 from deployments.ingress.schemas import (
     cleaned,
     compatible,
@@ -103,7 +104,6 @@ def describe(
     answer: type[BaseModel] | None = None,
     *,
     is_stream: bool = False,
-    is_public: bool = False,
     errors: tuple[int, ...] = (),
     is_long: bool = False,
     status: int = 200,
@@ -118,10 +118,15 @@ def describe(
     if is_stream:
         success["content"]["text/event-stream"] = {}
     accepted = {202: success | {"description": "Some of the work is left"}} if is_long else {}
+    rule = RULES.get(operation_id)
+    is_public, is_scoped = rule is PUBLIC, isinstance(rule, str)
     extra: dict[str, Any] = {"security": []} if is_public else {}
+    if is_scoped:
+        extra["x-required-scope"] = rule
     if body is not None:
         extra["requestBody"] = {"required": True, "content": json_of(body)}
     statuses = {*errors} if is_public else {*errors, 400, 401, 413, 500, 503, 504}
+    statuses |= {403} if is_scoped else set()
     refused = {
         one: {"description": ERRORS[one], "content": json_of(ErrorResponse)}
         for one in sorted(statuses)

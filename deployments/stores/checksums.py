@@ -20,7 +20,10 @@ COLLECTION = (
 )
 """The columns of a collection's row that its checksum covers: all others."""
 
-KEY = ("id", "name", "secret_hash", "is_admin", "created_at", "revoked_at", "tenant")
+KEY = (
+    *("id", "name", "secret_hash", "is_admin", "created_at", "revoked_at", "tenant"),
+    *("grants", "expires_at"),
+)
 """The columns of a key's row that its checksum covers: all others."""
 
 DOCUMENT = ("id", "title", "metadata", "subject", "num_chunks", "created_at", "updated_at")

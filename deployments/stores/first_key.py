@@ -9,7 +9,8 @@ from sqlalchemy import select
 from deployments.errors import Unauthenticated
 from deployments.stores import schema
 from deployments.stores.database import Database
-from deployments.stores.keys import KeyStore
+from deployments.stores.ids import new_id, utc_now
+from deployments.stores.keys import Key, KeyStore
 from deployments.stores.secretfile import write_secret
 
 
@@ -41,7 +42,8 @@ def first_admin_key(state_path: Path, database: Database) -> AdminKey:
     store = KeyStore(database, state_path)
     with database.migration() as connection:
         if connection.execute(select(schema.keys.c.id).limit(1)).first() is None:
-            _, bearer = store.insert(connection, "admin", is_admin=True)
+            key = Key(new_id("key"), "admin", is_admin=True, created_at=utc_now())
+            bearer = store.insert(connection, key)
             write_secret(path, f"{bearer}\n".encode("ascii"))
             return AdminKey(path, "created")
     if not path.exists():

@@ -1,6 +1,6 @@
 """Identifiers and times: what every row is named by and stamped with."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import uuid_utils
 
@@ -12,7 +12,23 @@ def new_id(prefix: str) -> str:
 
 def utc_now() -> str:
     """Return the time as RFC 3339 in UTC with microseconds: a fixed width, so it sorts as text."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return utc_text(datetime.now(UTC))
+
+
+def utc_after(seconds: float) -> str:
+    """Return, as `utc_now`, the time that it will be."""
+    return utc_text(datetime.now(UTC) + timedelta(seconds=seconds))
+
+
+def utc_text(time: datetime) -> str:
+    """Return a time as `utc_now` does.
+
+    Raises:
+        ValueError: the time has no offset, so nobody knows when it is.
+    """
+    if time.tzinfo is None:
+        raise ValueError("a time without an offset")
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def microseconds(seconds: float) -> int:

@@ -6,12 +6,14 @@ so a fast keyed hash is enough (a slow one is for passwords, and a way to stop t
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,12 @@ from deployments.stores.checksums import KEY, row_checksum
 from deployments.stores.content import check_text, invalid
 from deployments.stores.damage import check_key
 from deployments.stores.database import Database
-from deployments.stores.ids import new_id, utc_now
+from deployments.stores.grants import check_grants
+from deployments.stores.ids import new_id, utc_after, utc_now, utc_text
 from deployments.stores.migrations import migrate
 from deployments.stores.paths import DEFAULT_TENANT, check_tenant
 from deployments.stores.pepper import pepper
+from deployments.types.access import Grants, Scope, grants_of
 
 BEARER = re.compile(r"rs_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
 CACHE_AGE_S = 0.5
@@ -36,6 +40,8 @@ CACHE_AGE_S = 0.5
 MAX_CACHED = 4096
 MAX_NAME_LENGTH = 200
 _NO_HASH = bytes(32)
+DEFAULT_GRANTS = Grants()
+MAX_OVERLAP_S = 30 * 86_400
 
 KEY_ROW = select(*schema.keys.c[KEY], schema.keys.c.checksum).where(
     schema.keys.c.id == bindparam("id")
@@ -44,7 +50,10 @@ KEY_ROW = select(*schema.keys.c[KEY], schema.keys.c.checksum).where(
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key without its secret; it covers the collections of its tenant and of no other."""
+    """A key without its secret; it covers the collections of its tenant and of no other.
+
+    Times are those of `utc_now`; from `expires_at` on the key is refused.
+    """
 
     id: str
     name: str
@@ -52,6 +61,12 @@ class Key:
     created_at: str
     revoked_at: str | None = None
     tenant: str = DEFAULT_TENANT
+    grants: Grants = DEFAULT_GRANTS
+    expires_at: str | None = None
+
+    def has(self, scope: Scope) -> bool:
+        """Return whether the key covers a scope; an admin key covers all."""
+        return self.is_admin or scope in self.grants.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,36 +89,74 @@ class KeyStore:
         self._lock = threading.Lock()
 
     def create(
-        self, name: str, *, is_admin: bool = False, tenant: str = DEFAULT_TENANT
+        self,
+        name: str,
+        *,
+        is_admin: bool = False,
+        tenant: str = DEFAULT_TENANT,
+        grants: Grants = DEFAULT_GRANTS,
+        expires_at: str | None = None,
     ) -> tuple[Key, str]:
         """Return a new key and its bearer, which nobody can ever read again.
 
         Raises:
-            InvalidRequest: the name is empty, too long, or cannot be stored; or no tenant may be
-                called so.
+            InvalidRequest: the name is empty, too long, or cannot be stored; no tenant may be
+                called so; the key cannot be given this; or it would have expired already.
         """
+        key = Key(
+            id=new_id("key"),
+            name=name,
+            is_admin=is_admin,
+            created_at=utc_now(),
+            tenant=tenant,
+            grants=grants,
+            expires_at=_normal(expires_at),
+        )
         with self._database.write() as connection:
-            return self.insert(connection, name, is_admin=is_admin, tenant=tenant)
+            return key, self.insert(connection, key)
 
-    def insert(
-        self,
-        connection: Connection,
-        name: str,
-        *,
-        is_admin: bool,
-        tenant: str = DEFAULT_TENANT,
-    ) -> tuple[Key, str]:
-        """Create a key as `create` does, in a transaction of the caller's."""
-        check_text(name, "name")
-        check_tenant(tenant)
-        if not 0 < len(name) <= MAX_NAME_LENGTH:
+    def insert(self, connection: Connection, key: Key) -> str:
+        """Store a key as `create` does, in a transaction of the caller's; return its bearer."""
+        check_text(key.name, "name")
+        check_tenant(key.tenant)
+        check_grants(key.grants)
+        if not 0 < len(key.name) <= MAX_NAME_LENGTH:
             raise invalid(f"a key's name must be 1 to {MAX_NAME_LENGTH} characters", "name")
-        key = Key(new_id("key"), name, is_admin, utc_now(), tenant=tenant)
+        if key.expires_at is not None and key.expires_at <= key.created_at:
+            raise invalid("the key would have expired already", "expires_at")
         secret = secrets.token_urlsafe(32)
-        row = asdict(key) | {"secret_hash": self._hash(key.id, secret)}
+        row = {field.name: getattr(key, field.name) for field in fields(key)}
+        row |= {"grants": key.grants.to_json(), "secret_hash": self._hash(key.id, secret)}
         row["checksum"] = row_checksum(KEY, row)
         connection.execute(insert(schema.keys).values(row))
-        return key, f"rs_{key.id.removeprefix('key_')}_{secret}"
+        return f"rs_{key.id.removeprefix('key_')}_{secret}"
+
+    def rotate(self, key_id: str, *, overlap_s: float) -> tuple[Key, str]:
+        """Return a new key that covers the same, and its bearer; the old one works for a while.
+
+        Args:
+            key_id: of the key that is replaced.
+            overlap_s: for how long the old one works, unless it expires before.
+
+        Raises:
+            NotFound: there is no such key.
+            Conflict: it is revoked, or has expired.
+            InvalidRequest: the overlap is negative, or more than 30 days.
+            DatabaseDamaged: its row is not what was written.
+        """
+        if not 0 <= overlap_s <= MAX_OVERLAP_S:
+            raise invalid(f"an overlap is 0 to {MAX_OVERLAP_S} seconds", "overlap_s")
+        with self._database.write() as connection:
+            row = _locked(connection, key_id)
+            old = _key(row)
+            if not _is_live(old):
+                raise Conflict("the key is revoked, or has expired")
+            new = replace(old, id=new_id("key"), created_at=utc_now())
+            bearer = self.insert(connection, new)
+            until = utc_after(overlap_s)
+            self._change(connection, row, expires_at=min(until, old.expires_at or until))
+        self._forget(key_id)
+        return new, bearer
 
     def verify(self, bearer: str) -> Key:
         """Return the key that a bearer belongs to; blocks while the database is asked.
@@ -139,30 +192,38 @@ class KeyStore:
         """
         table = schema.keys
         with self._database.write() as connection:
-            live_admins = select(table.c.id).where(table.c.is_admin, table.c.revoked_at.is_(None))
+            is_live = table.c.revoked_at.is_(None)
+            lasting = table.c.expires_at.is_(None) | (table.c.expires_at > utc_now())
+            live_admins = select(table.c.id).where(table.c.is_admin, is_live, lasting)
             admins = connection.scalars(live_admins.with_for_update()).all()
             if list(admins) == [key_id]:
                 raise Conflict("the last admin key cannot be revoked")
-            statement = select(table).where(table.c.id == key_id).with_for_update()
-            found = connection.execute(statement).mappings().one_or_none()
-            if found is None:
-                raise NotFound("there is no key with this id")
-            check_key(found)
-            row = {**found, "revoked_at": found["revoked_at"] or utc_now()}
-            values = {"revoked_at": row["revoked_at"], "checksum": row_checksum(KEY, row)}
-            connection.execute(update(table).where(table.c.id == key_id).values(values))
-            row |= values
+            row = _locked(connection, key_id)
+            row = self._change(connection, row, revoked_at=row["revoked_at"] or utc_now())
+        self._forget(key_id)
+        return _key(row)
+
+    def _change(
+        self, connection: Connection, row: Mapping[Any, Any], **values: str
+    ) -> dict[Any, Any]:
+        changed = {**row, **values}
+        changed["checksum"] = row_checksum(KEY, changed)
+        statement = update(schema.keys).where(schema.keys.c.id == row["id"])
+        connection.execute(statement.values(checksum=changed["checksum"], **values))
+        return changed
+
+    def _forget(self, key_id: str) -> None:
         with self._lock:
             self._cache.pop(key_id, None)
-        return _key(row)
 
     def _read(self, key_id: str) -> _Cached:
         read_at_s = time.monotonic()
         cached = _Cached(None, _NO_HASH, read_at_s)
         for values in self._database.rows(KEY_ROW, {"id": key_id}):
             row = dict(zip((*KEY, "checksum"), values, strict=True))
+            row["grants"] = _object(row["grants"])
             key = _key(row)
-            if key.revoked_at is None:
+            if key.revoked_at is None:  # whether it has expired is asked each time
                 cached = _Cached(key, row["secret_hash"], read_at_s)
         with self._lock:
             if len(self._cache) >= MAX_CACHED:
@@ -179,7 +240,7 @@ class KeyStore:
     def _checked(self, cached: _Cached, key_id: str, secret: str) -> Key:
         """Hash and compare, also for an id that does not exist, so that it takes as long."""
         is_same = hmac.compare_digest(self._hash(key_id, secret), cached.secret_hash)
-        if cached.key is None or not is_same:
+        if cached.key is None or not is_same or not _is_live(cached.key):
             raise Unauthenticated("the API key is not valid")
         return cached.key
 
@@ -209,6 +270,40 @@ def _key(row: Mapping[Any, Any]) -> Key:
     """Return a key of its row; raises DatabaseDamaged when that is not what was written."""
     check_key(row)
     return Key(
-        **{name: row[name] for name in KEY if name not in {"secret_hash", "is_admin"}},
+        **{name: row[name] for name in KEY if name not in {"secret_hash", "is_admin", "grants"}},
         is_admin=bool(row["is_admin"]),
+        grants=grants_of(row["grants"]),
     )
+
+
+def _is_live(key: Key) -> bool:
+    return key.revoked_at is None and (key.expires_at is None or utc_now() < key.expires_at)
+
+
+def _locked(connection: Connection, key_id: str) -> Mapping[Any, Any]:
+    """Return a key's row, which nobody else changes now; raises NotFound, DatabaseDamaged."""
+    statement = select(schema.keys).where(schema.keys.c.id == key_id).with_for_update()
+    found = connection.execute(statement).mappings().one_or_none()
+    if found is None:
+        raise NotFound("there is no key with this id")
+    check_key(found)
+    return found
+
+
+def _normal(time_: str | None) -> str | None:
+    """Return an ISO 8601 time as `utc_now` writes it, so that they compare as text."""
+    if time_ is None:
+        return None
+    try:
+        return utc_text(datetime.fromisoformat(time_))
+    except ValueError:
+        message = "an expiry is a time with its offset, such as 2027-01-01T00:00:00Z"
+        raise invalid(message, "expires_at") from None
+
+
+def _object(stored: Any) -> Any:
+    """Return a JSON column's object, which SQLite's driver hands out as its text."""
+    try:
+        return json.loads(stored) if isinstance(stored, str) else stored
+    except ValueError:
+        return stored  # the row's checksum tells that it is damaged

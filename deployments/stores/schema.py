@@ -59,6 +59,8 @@ keys = Table(
     Column("revoked_at", String(32)),
     Column("tenant", String(64), nullable=False, server_default="default"),
     Column("checksum", BigInteger, nullable=False, server_default="0"),
+    Column("grants", JSON, nullable=False, server_default="{}"),
+    Column("expires_at", String(32)),
 )
 
 collections = Table(

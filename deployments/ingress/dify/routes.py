@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
+from deployments.ingress.access import guarded
 from deployments.ingress.dify.filters import filter_of
 from deployments.ingress.openapi import describe, json_of
 from deployments.ingress.schemas.compatible import DifyErrorResponse, DifyHealth, DifyRecords
@@ -27,7 +28,7 @@ ERRORS = (403, 404, 502)
 
 def dify_router(services: Services) -> APIRouter:
     """Return the routes that a Dify installation, and its operator, call."""
-    router = APIRouter(tags=["Dify"])
+    router = guarded(tags=["Dify"])
 
     @router.post("/dify/retrieval", **_described("difyRetrieval", DifyRetrieval, DifyRecords))
     async def retrieval(request: Request) -> Response:

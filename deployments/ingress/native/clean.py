@@ -11,6 +11,7 @@ from deployments.engines.cleaning.child import clean_in_child, compare_in_child
 from deployments.engines.cleaning.options import Cleaned, CleanOptions, Draft
 from deployments.engines.extraction.document import Extracted
 from deployments.errors import RagError
+from deployments.ingress.access import guarded
 from deployments.ingress.errors import error_object
 from deployments.ingress.generation import too_late
 from deployments.ingress.json_body import validated
@@ -43,7 +44,7 @@ class _Item:
 
 def clean_router(services: Services) -> APIRouter:
     """Return the route that cleans texts and files."""
-    router = APIRouter(tags=["Data"])
+    router = guarded(tags=["Data"])
     reader = FileReader(services.extract, services.args)
     described = describe("clean", CleanRequest, CleanResult, errors=(422,))
 

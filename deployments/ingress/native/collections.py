@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from deployments.ingress.access import guarded
 from deployments.ingress.generation import version_of
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.base import COLLECTION_PATTERN
@@ -21,7 +22,7 @@ PATH = "/v1/data/collections"
 
 def collections_router(services: Services) -> APIRouter:
     """Return the routes that create, show, change and delete collections."""
-    router = APIRouter(tags=["Collections"])
+    router = guarded(tags=["Collections"])
     timeout_s = services.args.request_timeout_s
 
     @router.get(PATH, **describe("listCollections", None, CollectionList))

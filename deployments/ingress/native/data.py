@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from deployments.engines.cleaning.child import clean_in_child
 from deployments.engines.cleaning.options import Cleaned, Draft
 from deployments.errors import RagError
+from deployments.ingress.access import guarded
 from deployments.ingress.errors import error_object
 from deployments.ingress.generation import too_late, version_of
 from deployments.ingress.native.documents import DocumentReader, Failure, from_form
@@ -26,7 +27,7 @@ from deployments.types import EmbeddedText, ScoredChunk
 
 def data_router(services: Services) -> APIRouter:
     """Return the routes that index, search and vectorize."""
-    router = APIRouter(tags=["Data"])
+    router = guarded(tags=["Data"])
     timeout_s = services.args.request_timeout_s
     reader = DocumentReader(services.extract, services.args)
     described = describe("index", IndexRequest, IndexResult, errors=(404, 409, 422, 502))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
+from deployments.ingress.access import guarded
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.erasures import EraseRequest
 from deployments.ingress.schemas.receipts import ErasureReceipt, receipt_of
@@ -15,7 +16,7 @@ ErasureId = Annotated[str, Path(pattern=r"^era_[0-9a-f]{32}$")]
 
 def erasures_router(services: Services) -> APIRouter:
     """Return the routes that erase and that show receipts."""
-    router = APIRouter(tags=["Erasure"])
+    router = guarded(tags=["Erasure"])
     timeout_s = services.args.request_timeout_s
     described = describe("erase", EraseRequest, ErasureReceipt, errors=(404,), is_long=True)
 

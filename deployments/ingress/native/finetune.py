@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.datastructures import FormData
 
+from deployments.ingress.access import guarded
 from deployments.ingress.json_body import parse, validated
 from deployments.ingress.native.files import files_of, read_body
-from deployments.ingress.native.models import operators_graph
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.stored import Deleted
 from deployments.ingress.schemas.tuning_states import TuningInfo, TuningList, tuning_of
@@ -32,12 +32,12 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 def finetune_router(services: Services) -> APIRouter:
     """Return the routes that begin, show and cancel tunings."""
-    router = APIRouter(tags=["Models"])
+    router = guarded(tags=["Models"])
     described = describe(
         "finetuneModel",
         FinetuneModel,
         TuningInfo,
-        errors=(403, 409, 422, 429, 502, 507),
+        errors=(409, 422, 429, 502, 507),
         is_long=True,
     )
 
@@ -49,45 +49,43 @@ def finetune_router(services: Services) -> APIRouter:
         JSON). One tuning runs at a time, a few wait. When it is `completed`, its version was
         evaluated on held-back examples: load it by its `source`, then switch to it.
         """
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         body = await read_body(services, request, FinetuneModel, _from_form)
         return _answer(await graph.begin_tuning(body.order()))
 
-    @router.get(PATH, **describe("listTunings", None, TuningList, errors=(403,)))
+    @router.get(PATH, **describe("listTunings", None, TuningList))
     async def list_tunings(request: Request, limit: Limit = 20, after: After = "") -> Response:
         """List tunings, the newest first."""
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         found = await graph.tunings(limit=limit + 1, after=after)
         page = [tuning_of(one).model_dump() for one in found[:limit]]
         return json_response({"object": "list", "data": page, "has_more": len(found) > limit})
 
-    @router.get(
-        f"{PATH}/{{tuning_id}}", **describe("getTuning", None, TuningInfo, errors=(403, 404))
-    )
+    @router.get(f"{PATH}/{{tuning_id}}", **describe("getTuning", None, TuningInfo, errors=(404,)))
     async def get_tuning(request: Request, tuning_id: TuningId) -> Response:
         """Return how far a tuning is, with its loss curve."""
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         return json_response(tuning_of(await graph.tuning(tuning_id)).model_dump())
 
     @router.delete(
-        f"{PATH}/{{tuning_id}}", **describe("deleteTuning", None, Deleted, errors=(403, 404, 409))
+        f"{PATH}/{{tuning_id}}", **describe("deleteTuning", None, Deleted, errors=(404, 409))
     )
     async def delete(request: Request, tuning_id: TuningId) -> Response:
         """Remove a tuning that has ended, and the version that it made, from the disk.
 
         409 while a model that is loaded, or another tuning, uses the version.
         """
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         await graph.delete_tuning(tuning_id)
         return json_response({"id": tuning_id, "deleted": True})
 
     @router.post(
         f"{PATH}/{{tuning_id}}/cancel",
-        **describe("cancelTuning", None, TuningInfo, errors=(403, 404), is_long=True),
+        **describe("cancelTuning", None, TuningInfo, errors=(404,), is_long=True),
     )
     async def cancel(request: Request, tuning_id: TuningId) -> Response:
         """Have a tuning end, and its examples and checkpoints go; 202: its workers still run."""
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         return _answer(await graph.cancel_tuning(tuning_id))
 
     return router

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deployments.errors import RagError
+from deployments.ingress.access import guarded
 from deployments.ingress.errors import error_object
 from deployments.ingress.generation import Answer
 from deployments.ingress.ids import derived_id
@@ -20,7 +21,7 @@ from deployments.types import AnswerEvent, Delta, Sources
 
 def inference_router(services: Services) -> APIRouter:
     """Return the inference route."""
-    router = APIRouter(tags=["Inference"])
+    router = guarded(tags=["Inference"])
 
     described = describe("infer", InferenceRequest, Inference, is_stream=True, errors=(404, 502))
 

@@ -11,8 +11,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from deployments.errors import EngineFailed, Forbidden, RagError
-from deployments.ingress.auth import Key
+from deployments.errors import EngineFailed, RagError
+from deployments.ingress.access import guarded
 from deployments.ingress.errors import error_object
 from deployments.ingress.faults import log_fault
 from deployments.ingress.openapi import describe
@@ -37,7 +37,7 @@ States = AsyncGenerator[ModelState, None]
 
 def model_states_router(services: Services) -> APIRouter:
     """Return the routes that change which models run, and that show it."""
-    router = APIRouter(tags=["Models"])
+    router = guarded(tags=["Models"])
     timeout_s = services.args.request_timeout_s
     errors = (403, 404, 409, 422, 502, 507)
     described = describe(
@@ -51,7 +51,7 @@ def model_states_router(services: Services) -> APIRouter:
         With 202 it is being loaded: `wait` for it, `stream` how far it is, or ask for the status.
         It answers as `name@version`, and as `name` while no other version was ready before it.
         """
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         body = await services.read(request, LoadModel)
         state = await graph.load_model(body.order())
         if body.stream:
@@ -64,11 +64,11 @@ def model_states_router(services: Services) -> APIRouter:
 
     @router.post(
         "/v1/models/unload",
-        **describe("unloadModel", UnloadModel, ModelInfo, errors=(403, 404, 409), is_long=True),
+        **describe("unloadModel", UnloadModel, ModelInfo, errors=(404, 409), is_long=True),
     )
     async def unload(request: Request) -> Response:
         """Unload a model once its requests have ended; with 202 it is going."""
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         body = await services.read(request, UnloadModel)
         state = await graph.unload_model(body.model_id, force=body.force)
         return _info(await settled(graph, state, timeout_s) if body.wait else state)
@@ -83,7 +83,7 @@ def model_states_router(services: Services) -> APIRouter:
         Every request ends with the version that it began with. A version that no alias names any
         more is unloaded after `drain_s`; until then a switch back costs nothing.
         """
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         body = await services.read(request, SwitchModel)
         if body.wait and "@" in body.to:
             state = await graph.model_state(body.to)
@@ -93,25 +93,13 @@ def model_states_router(services: Services) -> APIRouter:
         alias = await graph.switch_model(body.order())
         return json_response(alias_of(alias).model_dump())
 
-    @router.get("/v1/models/status", **describe("modelsStatus", None, ModelsStatus, errors=(403,)))
+    @router.get("/v1/models/status", **describe("modelsStatus", None, ModelsStatus))
     async def status(request: Request) -> Response:
         """Return every model with its replicas, every alias, and every machine, as they are now."""
-        graph = operators_graph(services, request)
+        graph = services.graph_of(request)
         return json_response(status_of(await graph.model_status(timeout_s=timeout_s)).model_dump())
 
     return router
-
-
-def operators_graph(services: Services, request: Request) -> TenantGraph:
-    """Return the graph for what concerns the whole installation.
-
-    Raises:
-        Forbidden: the key does not cover that.
-    """
-    key: Key = request.state.key
-    if not key.is_admin:
-        raise Forbidden("this needs a key of the installation's operator")
-    return services.graph_of(request)
 
 
 async def states(graph: TenantGraph, state: ModelState) -> States:

@@ -6,6 +6,7 @@ import time
 from fastapi import APIRouter, Response
 
 from deployments.errors import RagError
+from deployments.ingress.access import guarded
 from deployments.ingress.openapi import describe, json_of
 from deployments.ingress.schemas.responses import Health, Readiness
 from deployments.ingress.services import Services, json_response
@@ -38,15 +39,15 @@ class ReadinessProbe:
 
 def operations_router(services: Services) -> APIRouter:
     """Return the routes that say how the service is."""
-    router = APIRouter(tags=["Operations"])
+    router = guarded(tags=["Operations"])
     probe = ReadinessProbe(services)
 
-    @router.get("/v1/health", **describe("health", None, Health, is_public=True))
+    @router.get("/v1/health", **describe("health", None, Health))
     async def health() -> Response:
         """Say that this process lives."""
         return json_response({"status": "ok"})
 
-    described = describe("ready", None, Readiness, is_public=True)
+    described = describe("ready", None, Readiness)
     unready = {"description": "A part does not answer", "content": json_of(Readiness)}
     described["responses"][503] = unready
 

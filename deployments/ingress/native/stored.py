@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import AfterValidator
 
+from deployments.ingress.access import guarded
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.base import COLLECTION_PATTERN, no_nul
 from deployments.ingress.schemas.data import DocumentId
@@ -22,7 +23,7 @@ PATH = "/v1/data/documents"
 
 def documents_router(services: Services) -> APIRouter:
     """Return the routes that list, show and delete documents."""
-    router = APIRouter(tags=["Documents"])
+    router = guarded(tags=["Documents"])
     timeout_s = services.args.request_timeout_s
 
     @router.get(PATH, **describe("listDocuments", None, DocumentList, errors=(404,)))

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.errors import InvalidRequest, RagError
+from deployments.ingress.access import guarded
 from deployments.ingress.errors import error_object
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.base import COLLECTION_PATTERN
@@ -28,10 +29,10 @@ BINARY = {"schema": {"type": "string", "format": "binary"}}
 
 def transfer_router(services: Services) -> APIRouter:
     """Return the routes that move whole collections."""
-    router = APIRouter(tags=["Collections"])
+    router = guarded(tags=["Collections"])
     args = services.args
     timeout_s = args.request_timeout_s
-    described = describe("export", ExportRequest, ExportResult, errors=(403, 404, 409, 502))
+    described = describe("export", ExportRequest, ExportResult, errors=(404, 409, 502))
     described["responses"][200]["content"][PARQUET] = BINARY
     described["openapi_extra"]["requestBody"]["required"] = False
 
@@ -49,7 +50,7 @@ def transfer_router(services: Services) -> APIRouter:
         pieces = graph.export_collection(name, timeout_s=timeout_s)
         return FileStream(pieces, await anext(pieces), f"{name}.parquet")
 
-    described = describe("import", ImportRequest, ImportResult, errors=(403, 404, 409, 422, 502))
+    described = describe("import", ImportRequest, ImportResult, errors=(404, 409, 422, 502))
     described["openapi_extra"]["requestBody"]["content"][PARQUET] = BINARY
 
     @router.post("/v1/data/collections/{name}/import", **described)

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from deployments.ingress.access import guarded
 from deployments.ingress.generation import Answer
 from deployments.ingress.ids import derived_id
 from deployments.ingress.openai.chat_stream import ChatStream
@@ -18,7 +19,7 @@ from deployments.ingress.services import Services, json_response, sources_of
 
 def chat_router(services: Services) -> APIRouter:
     """Return the chat route."""
-    router = APIRouter(tags=["OpenAI"])
+    router = guarded(tags=["OpenAI"])
 
     described = describe(
         "createChatCompletion",

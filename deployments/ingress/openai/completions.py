@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from deployments.ingress.access import guarded
 from deployments.ingress.generation import Answer, Target, events_of, target_of
 from deployments.ingress.ids import derived_id
 from deployments.ingress.merging import merged
@@ -22,7 +23,7 @@ from deployments.types import GenerationRequest
 
 def completions_router(services: Services) -> APIRouter:
     """Return the text completion route."""
-    router = APIRouter(tags=["OpenAI"])
+    router = guarded(tags=["OpenAI"])
     described = describe(
         "createCompletion", CompletionRequest, Completion, is_stream=True, errors=(404, 502)
     )

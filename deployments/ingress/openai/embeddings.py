@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from deployments.ingress.access import guarded
 from deployments.ingress.generation import version_of
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
@@ -17,7 +18,7 @@ from deployments.types import Vectors
 
 def embeddings_router(services: Services) -> APIRouter:
     """Return the embeddings route."""
-    router = APIRouter(tags=["OpenAI"])
+    router = guarded(tags=["OpenAI"])
     described = describe("createEmbedding", EmbeddingRequest, Embeddings, errors=(404, 502))
 
     @router.post("/v1/embeddings", **described)

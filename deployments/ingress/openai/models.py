@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from deployments.errors import CollectionNotFound
+from deployments.ingress.access import guarded
 from deployments.ingress.generation import RAG_PREFIX, target_of, unknown_model
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.generated import Model, ModelList
@@ -19,7 +20,7 @@ OWNER = "ragserve"
 
 def models_router(services: Services) -> APIRouter:
     """Return the model routes."""
-    router = APIRouter(tags=["OpenAI"])
+    router = guarded(tags=["OpenAI"])
     loaded_at = int(time.time())
     timeout_s = services.args.request_timeout_s
 

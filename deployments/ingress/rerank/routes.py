@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from deployments.ingress.access import guarded
 from deployments.ingress.generation import version_of
 from deployments.ingress.ids import derived_id
 from deployments.ingress.json_body import parse, validated
@@ -26,7 +27,7 @@ VERSIONS = {"/v1/rerank": "1", "/v2/rerank": "2", "/rerank": "1"}
 
 def rerank_router(services: Services) -> APIRouter:
     """Return the rerank routes."""
-    router = APIRouter(tags=["Rerank"])
+    router = guarded(tags=["Rerank"])
 
     async def rerank(request: Request) -> Response:
         """Score each document against the query, best first; TEI's body gets TEI's answer."""

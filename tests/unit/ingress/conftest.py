@@ -16,10 +16,12 @@ from deployments.errors import Unauthenticated, UnreadableDocument
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
 from deployments.ingress.metrics import Metrics
+from deployments.types.access import SCOPES, Grants, Scope
 from tests.unit.ingress.fake_graph import FakeGraph
 
 KEY = "rk-test"
 ADMIN_KEY = "rk-operator"
+OPERATOR = {"authorization": f"Bearer {ADMIN_KEY}"}
 AUTH = {"authorization": f"Bearer {KEY}"}
 
 
@@ -28,10 +30,17 @@ class FakeKey:
     id: str = "key_1"
     tenant: str = "default"
     is_admin: bool = False
+    grants: Grants = Grants()
+
+    def has(self, scope: Scope) -> bool:
+        return self.is_admin or scope in self.grants.scopes
 
 
 class FakeKeys:
-    """Knows `KEY` of the default tenant, and those of others: the tenant's name follows it."""
+    """Knows `KEY` of the default tenant, those of others, and some with few scopes.
+
+    The tenant's name, or the scopes, follow it.
+    """
 
     def __init__(self) -> None:
         self.num_asked = 0
@@ -42,6 +51,9 @@ class FakeKeys:
             return FakeKey()
         if bearer == ADMIN_KEY:
             return FakeKey("key_3", is_admin=True)
+        if bearer.startswith(f"{KEY}-with-"):
+            scopes = tuple(one for one in SCOPES if one in bearer.split("-with-")[1].split("+"))
+            return FakeKey("key_4", grants=Grants(scopes=scopes))
         if bearer.startswith(f"{KEY}-of-"):
             return FakeKey("key_2", bearer.removeprefix(f"{KEY}-of-"))
         raise Unauthenticated("the key is not valid")

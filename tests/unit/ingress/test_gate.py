@@ -10,7 +10,7 @@ import pytest
 
 from deployments.errors import StoreUnavailable
 from deployments.ingress.metrics import Metrics
-from tests.unit.ingress.conftest import AUTH, Build, Served, in_process
+from tests.unit.ingress.conftest import AUTH, OPERATOR, Build, Served, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
 ASK = {"model": "fake-model", "messages": [{"role": "user", "content": "hi"}]}
@@ -254,7 +254,7 @@ async def test_metrics_have_closed_labels(client: httpx.AsyncClient) -> None:
         await client.get(f"/v1/models/nope-{number}")
         await client.request(f"M{number}", "/v1/models")
     await client.post("/v1/inference", json={**PROMPT, "stream": True})
-    response = await client.get("/v1/metrics")
+    response = await client.get("/v1/metrics", headers=OPERATOR)
     assert response.headers["content-type"].startswith("text/plain; version=")
     text = response.text
     assert "nope-" not in text

@@ -11,7 +11,7 @@ from deployments.errors import EngineFailed
 from deployments.ingress.app import build_app
 from deployments.ingress.openapi import BODIES
 from deployments.types import Document
-from tests.unit.ingress.conftest import AUTH, Build, FakeKeys, extract, in_process
+from tests.unit.ingress.conftest import AUTH, OPERATOR, Build, FakeKeys, extract, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
 
@@ -45,7 +45,7 @@ async def test_metrics_come_from_the_given_source(graph: FakeGraph) -> None:
 
     app = build_app(graph, FakeKeys(), IngressArgs(), extract=extract, metrics_source=source)
     async with in_process(app) as client:
-        assert (await client.get("/v1/metrics")).text == "cluster_metric 1\n"
+        assert (await client.get("/v1/metrics", headers=OPERATOR)).text == "cluster_metric 1\n"
 
 
 async def test_docs_bring_every_asset_and_allow_no_other(client: httpx.AsyncClient) -> None:
@@ -76,7 +76,9 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
     assert len(set(ids)) == len(ids)
     assert all(operation["summary"] for operation in operations.values())
     chat = operations["POST /v1/chat/completions"]
-    assert {"200", "400", "401", "404", "413", "500", "502", "503", "504"} == set(chat["responses"])
+    assert {"200", "400", "401", "403", "404", "413", "500", "502", "503", "504"} == set(
+        chat["responses"]
+    )
     assert "text/event-stream" in chat["responses"]["200"]["content"]
     assert description["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     assert operations["GET /v1/health"]["security"] == []

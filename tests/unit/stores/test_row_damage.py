@@ -109,7 +109,7 @@ def test_changed_key_opens_nothing(database: Database, tmp_path: Path, name: str
     key, bearer = store.create("key")
     store.create("admin", is_admin=True)
     what = expression(schema.keys, name, is_sqlite=database.is_sqlite)
-    what = "'2026'" if name == "revoked_at" else what
+    what = "'2026'" if name in ("revoked_at", "expires_at") else what
     change(database, f"UPDATE keys SET {name} = {what} WHERE id = '{key.id}'")
     for ask in (lambda: store.verify(bearer), store.list, lambda: store.revoke(key.id)):
         with pytest.raises(DatabaseDamaged):

@@ -13,7 +13,6 @@ from alembic import op
 from deployments.stores.checksums import (
     COLLECTION,
     DOCUMENT,
-    KEY,
     checksum,
     row_checksum,
     sorted_json,
@@ -25,6 +24,7 @@ branch_labels = None
 depends_on = None
 
 PAGE = 1000
+KEY = ("id", "name", "secret_hash", "is_admin", "created_at", "revoked_at", "tenant")
 COUNTED = ("documents", "chunks")
 COLUMNS = (
     *(("collections", f"num_{counted}") for counted in COUNTED),

@@ -1,0 +1,77 @@
+"""What a key must cover for each operation: one table, and the check before every endpoint.
+
+The check runs when it is known which route was asked, and before a byte of the body is looked at.
+A route without a rule here keeps the application from starting.
+"""
+
+from collections.abc import Callable, Coroutine, Mapping
+from enum import Enum
+from typing import Any, Final
+
+from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+
+from deployments.errors import Forbidden
+from deployments.types.access import Scope
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class Rule(Enum):
+    """What is asked of a caller where it is no scope."""
+
+    PUBLIC = "no key"
+    ANY_KEY = "any key"
+
+
+PUBLIC, ANY_KEY = Rule.PUBLIC, Rule.ANY_KEY
+
+RULES: Final[Mapping[str, Scope | Rule]] = {
+    **dict.fromkeys(("infer", "createChatCompletion", "createCompletion"), "inference"),
+    **dict.fromkeys(("createEmbedding", "rerankV1", "rerankV2", "rerank"), "inference"),
+    **dict.fromkeys(("clean", "vectorize", "search", "difyRetrieval", "difyHealth"), "data"),
+    **dict.fromkeys(("listCollections", "getCollection", "listDocuments", "getDocument"), "data"),
+    "export": "data",
+    **dict.fromkeys(("index", "import", "deleteDocument"), "data:write"),
+    **dict.fromkeys(("createCollection", "updateCollection", "deleteCollection"), "data:write"),
+    **dict.fromkeys(("erase", "getErasure"), "data:erase"),
+    **dict.fromkeys(("loadModel", "unloadModel", "switchModel", "modelsStatus"), "models"),
+    **dict.fromkeys(("finetuneModel", "listTunings", "getTuning", "cancelTuning"), "finetune"),
+    "deleteTuning": "finetune",
+    **dict.fromkeys(("listModels", "retrieveModel"), ANY_KEY),
+    "metrics": "metrics",
+    **dict.fromkeys(("health", "ready"), PUBLIC),
+}
+"""By the operation's id in the OpenAPI description."""
+
+
+class GuardedRoute(APIRoute):
+    """A route behind the check of its rule."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **described: Any) -> None:
+        """Raise RuntimeError when no rule says who may ask."""
+        operation = str(described.get("operation_id"))
+        if operation not in RULES:
+            raise RuntimeError(f"no rule says who may ask {operation}")
+        self._rule = RULES[operation]
+        super().__init__(path, endpoint, **described)
+
+    def get_route_handler(self) -> Handler:
+        """Return what answers; it raises Forbidden before anything is read."""
+        answer, rule = super().get_route_handler(), self._rule
+        if isinstance(rule, Rule):
+            return answer
+
+        async def checked(request: Request) -> Response:
+            if not request.state.key.has(rule):
+                error = Forbidden(f"the key does not have the scope `{rule}`")
+                error.param = "scope"
+                raise error
+            return await answer(request)
+
+        return checked
+
+
+def guarded(**options: Any) -> APIRouter:
+    """Return a router whose routes all have a rule."""
+    return APIRouter(route_class=GuardedRoute, **options)
