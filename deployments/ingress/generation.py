@@ -61,7 +61,7 @@ def target_of(graph: TenantGraph, model: str | None, retrieval: Retrieval | None
         InvalidRequest: the model is one collection, and `retrieval` names another.
     """
     if model is None:
-        return Target(graph.generation_models[0], retrieval)
+        return Target(default_of(graph.generation_models), retrieval)
     if not model.startswith(RAG_PREFIX):
         return Target(model, retrieval)
     collection = model.removeprefix(RAG_PREFIX)
@@ -89,6 +89,13 @@ async def version_of(
     except (ModelNotFound, ModelUnavailable) as error:
         error.param = param
         raise
+
+
+def default_of(models: Sequence[str]) -> str:
+    """Return the first of the models that a caller may ask; raises ModelNotFound: there is none."""
+    if not models:
+        raise unknown_model()
+    return models[0]
 
 
 def unknown_model(param: str = "model") -> ModelNotFound:

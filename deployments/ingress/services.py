@@ -27,6 +27,7 @@ from deployments.ingress.generation import (
 )
 from deployments.ingress.graph import Graph
 from deployments.ingress.json_body import read_json
+from deployments.ingress.key_graph import KeyGraph
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.schemas.sampling import RetrievalOptions
 from deployments.ingress.sse import Encoder, EventStream
@@ -92,9 +93,11 @@ class Services:
     metrics_source: MetricsSource
 
     def graph_of(self, request: Request) -> TenantGraph:
-        """Return the graph as the tenant of the request's key sees it."""
+        """Return the graph as the request's key sees it."""
         key: Key = request.state.key
-        return TenantGraph(self._graph, key.tenant)
+        if key.grants.models is None and key.grants.collections is None:
+            return TenantGraph(self._graph, key.tenant)
+        return KeyGraph(self._graph, key.tenant, key.grants)
 
     async def maintain(self) -> None:
         """Do the graph's background work until cancelled."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from deployments.ingress.access import guarded
-from deployments.ingress.generation import version_of
+from deployments.ingress.generation import default_of, version_of
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.base import COLLECTION_PATTERN
 from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
@@ -42,7 +42,7 @@ def collections_router(services: Services) -> APIRouter:
         """Create a collection."""
         body = await services.read(request, CreateCollection)
         graph = services.graph_of(request)
-        model = body.model(graph.embedding_models[0])
+        model = body.model(default_of(graph.embedding_models))
         if model:
             known = graph.embedding_models
             model = await version_of(graph, model, "embedding", known, "embedding_model")

@@ -12,7 +12,7 @@ from deployments.engines.cleaning.options import Cleaned, Draft
 from deployments.errors import RagError
 from deployments.ingress.access import guarded
 from deployments.ingress.errors import error_object
-from deployments.ingress.generation import too_late, version_of
+from deployments.ingress.generation import default_of, too_late, version_of
 from deployments.ingress.native.documents import DocumentReader, Failure, from_form
 from deployments.ingress.native.files import read_body
 from deployments.ingress.openapi import describe
@@ -89,7 +89,7 @@ def data_router(services: Services) -> APIRouter:
         """
         body = await services.read(request, VectorizeRequest)
         graph = services.graph_of(request)
-        model = graph.embedding_models[0] if body.model is None else body.model
+        model = default_of(graph.embedding_models) if body.model is None else body.model
         model = await version_of(graph, model, "embedding", graph.embedding_models)
         cleaned = body.texts
         if body.clean is not None:

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from deployments.ingress.access import guarded
-from deployments.ingress.generation import version_of
+from deployments.ingress.generation import default_of, version_of
 from deployments.ingress.ids import derived_id
 from deployments.ingress.json_body import parse, validated
 from deployments.ingress.openapi import REF, describe
@@ -63,7 +63,7 @@ async def _rerank_documents(
     return json_response(
         {
             "id": derived_id("rerank", request.state.request_id),
-            "model": body.model or graph.reranking_models[0],
+            "model": body.model or default_of(graph.reranking_models),
             "results": results,
             "meta": {"api_version": {"version": version}, "billed_units": {"search_units": 1}},
             "usage": {"prompt_tokens": found.num_tokens, "total_tokens": found.num_tokens},
