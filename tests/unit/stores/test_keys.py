@@ -3,6 +3,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import event
@@ -10,8 +11,10 @@ from sqlalchemy import event
 from deployments.errors import Conflict, InvalidRequest, NotFound, RagError, Unauthenticated
 from deployments.stores import keys as module
 from deployments.stores.database import Database
+from deployments.stores.ids import utc_after
 from deployments.stores.keys import BEARER, KeyStore
 from deployments.stores.pepper import pepper
+from deployments.types.access import SCOPES, Grants, Limits
 from tests.unit.stores.material import FORKSERVER
 
 
@@ -214,3 +217,123 @@ def test_key_has_its_tenant(store: KeyStore):
         store.create("z", tenant="a/b")
     assert caught.value.param == "tenant"
     assert other_key.tenant == "default"
+
+
+GRANTS = Grants(
+    scopes=("inference", "models"),
+    models=("m@1", "chat"),
+    collections=("docs",),
+    addresses=("10.0.0.0/8", "2001:db8::1"),
+    limits=Limits(requests_per_minute=60, max_concurrent=2),
+)
+
+
+def test_grants_are_kept_as_they_were_given(store: KeyStore):
+    key, bearer = store.create("x", grants=GRANTS, tenant="acme")
+    assert store.verify(bearer) == key
+    assert store.list() == [key]
+    assert key.grants == GRANTS
+    assert [scope for scope in SCOPES if key.has(scope)] == ["inference", "models"]
+    admin, _ = store.create("a", is_admin=True, grants=Grants(scopes=("data",)))
+    assert all(map(admin.has, SCOPES))
+
+
+@pytest.mark.parametrize(
+    ("grants", "param"),
+    [
+        ({"scopes": ()}, "scopes"),
+        ({"scopes": ("inference", "everything")}, "scopes"),
+        ({"models": ()}, "models"),
+        ({"models": ("",)}, "models"),
+        ({"models": ("x" * 257,)}, "models"),
+        ({"models": ("a\0b",)}, "models"),
+        ({"collections": ("a/b",)}, "collections"),
+        ({"collections": tuple(f"c{number}" for number in range(257))}, "collections"),
+        ({"addresses": ("10.0.0.1/8",)}, "addresses"),
+        ({"addresses": ("localhost",)}, "addresses"),
+        ({"addresses": ("::ffff:10.0.0.1/200",)}, "addresses"),
+        ({"limits": Limits(requests_per_minute=0)}, "limits.requests_per_minute"),
+        ({"limits": Limits(tokens_per_day=-1)}, "limits.tokens_per_day"),
+    ],
+)
+def test_what_no_key_can_have_is_refused(store: KeyStore, grants: dict[str, Any], param: str):
+    with pytest.raises(InvalidRequest) as caught:
+        store.create("x", grants=Grants(**grants))
+    assert caught.value.param == param
+    assert store.list() == []
+
+
+def test_expired_key_is_refused_cached_or_not(store: KeyStore, monkeypatch: pytest.MonkeyPatch):
+    key, bearer = store.create("x", expires_at="2100-01-01T01:00:00+01:00")
+    assert key.expires_at == "2100-01-01T00:00:00.000000Z"
+    assert store.verify(bearer) == key
+    monkeypatch.setattr(module, "utc_now", lambda: "2099-12-31T23:59:59.999999Z")
+    assert store.recall(bearer) == key
+    monkeypatch.setattr(module, "utc_now", lambda: "2100-01-01T00:00:00.000000Z")
+    for ask in (store.recall, store.verify):
+        with pytest.raises(Unauthenticated) as caught:
+            ask(bearer)
+        assert caught.value.message == "the API key is not valid"
+
+
+@pytest.mark.parametrize("time_", ["", "tomorrow", "2100-01-01T00:00:00", "2000-01-01T00:00:00Z"])
+def test_expiry_that_is_none_or_over_is_refused(store: KeyStore, time_: str):
+    with pytest.raises(InvalidRequest) as caught:
+        store.create("x", expires_at=time_)
+    assert caught.value.param == "expires_at"
+
+
+def test_rotated_key_covers_the_same_and_the_old_one_ends(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+):
+    old, bearer = store.create("x", grants=GRANTS, tenant="acme")
+    new, new_bearer = store.rotate(old.id, overlap_s=60)
+    assert (new.name, new.tenant, new.grants, new.expires_at) == ("x", "acme", GRANTS, None)
+    assert store.verify(new_bearer) == new
+    assert store.verify(bearer).expires_at
+    until = utc_after(61)
+    monkeypatch.setattr(module, "utc_now", lambda: until)
+    assert store.verify(new_bearer) == new
+    with pytest.raises(Unauthenticated):
+        store.verify(bearer)
+    with pytest.raises(Conflict):
+        store.rotate(old.id, overlap_s=60)
+
+
+def test_rotation_without_overlap_ends_the_old_key_at_once(store: KeyStore):
+    old, bearer = store.create("x")
+    store.verify(bearer)
+    store.rotate(old.id, overlap_s=0)
+    with pytest.raises(Unauthenticated):
+        store.verify(bearer)
+
+
+def test_rotation_never_lengthens_a_life(store: KeyStore):
+    old, _ = store.create("x", expires_at=utc_after(10))
+    new, _ = store.rotate(old.id, overlap_s=86_400)
+    assert new.expires_at == old.expires_at
+    assert {key.expires_at for key in store.list()} == {old.expires_at}
+
+
+def test_key_that_is_gone_is_not_rotated(store: KeyStore):
+    with pytest.raises(NotFound):
+        store.rotate(f"key_{'0' * 32}", overlap_s=0)
+    store.create("admin", is_admin=True)
+    key, _ = store.create("x")
+    store.revoke(key.id)
+    with pytest.raises(Conflict):
+        store.rotate(key.id, overlap_s=0)
+    for overlap_s in (-1, 31 * 86_400):
+        with pytest.raises(InvalidRequest):
+            store.rotate(key.id, overlap_s=overlap_s)
+
+
+def test_expired_admin_does_not_count_as_one_that_works(
+    store: KeyStore, monkeypatch: pytest.MonkeyPatch
+):
+    last, _ = store.create("a", is_admin=True)
+    store.create("b", is_admin=True, expires_at=utc_after(10))
+    until = utc_after(11)
+    monkeypatch.setattr(module, "utc_now", lambda: until)
+    with pytest.raises(Conflict):
+        store.revoke(last.id)
