@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class EdgeOptions:
     serve_address: str
     folder: Path
     log: Path
+    secret: str = field(repr=False)
     max_body_bytes: int = MAX_BODY_BYTES
 
     @property
@@ -50,6 +51,7 @@ class EdgeOptions:
             "EDGE_FOLDER": str(self.folder),
             "EDGE_ROUTES": str(self.routes),
             "EDGE_MAX_BODY_BYTES": str(self.max_body_bytes),
+            "EDGE_SECRET": self.secret,
             "EDGE_DRAIN_S": str(DRAIN_S),
         }
 

@@ -31,6 +31,7 @@ from cluster.serve_config import on_port
 from cluster.serve_mode import ServeMode, serve_environment
 from cluster.state import StateFolder
 from cluster.view import View
+from deployments.stores.pepper import edge_secret
 
 WATCH_PERIOD_S = 1.0
 SYNC_PERIOD_S = 5.0  # a new replica gets requests from the edge after this at the latest
@@ -81,6 +82,7 @@ class Supervisor:
                 serve_address=f"{LOOPBACK}:{self._serve_port}",
                 folder=plan.state.edge,
                 log=plan.state.logs / "edge.log",
+                secret=edge_secret(plan.state.path),
             ),
             self._env,
         )

@@ -4,6 +4,8 @@
 section. Secrets and per-host addresses come from the environment (`Settings`) and nowhere else.
 """
 
+from ipaddress import ip_network
+from itertools import chain
 from pathlib import Path
 from typing import Literal, Self
 
@@ -166,6 +168,27 @@ class ModelsArgs(Args):
     tuning: TuningArgs = TuningArgs()
 
 
+class AddressArgs(Args):
+    """Who may ask, by address; entries are addresses or networks in CIDR notation."""
+
+    allow: tuple[str, ...] = Field(default=(), description="nobody else; empty: everybody")
+    deny: tuple[str, ...] = Field(default=(), description="never, whatever else allows it")
+    routes: dict[str, tuple[str, ...]] = Field(
+        default={}, description="who may ask paths that begin so, such as `/v1/models/`"
+    )
+    metrics: tuple[str, ...] = Field(default=(), description="who sees `/v1/metrics` without a key")
+    trusted_proxies: tuple[str, ...] = Field(
+        default=(), description="proxies in front whose `X-Forwarded-For` is believed"
+    )
+
+    @model_validator(mode="after")
+    def _networks(self) -> Self:
+        listed = (self.allow, self.deny, self.metrics, self.trusted_proxies)
+        for address in chain(*listed, *self.routes.values()):
+            ip_network(address)
+        return self
+
+
 class IngressArgs(Args):
     """Limits that the ingress puts on every request."""
 
@@ -182,6 +205,7 @@ class IngressArgs(Args):
     max_requests_in_flight: int = Field(default=256, ge=1)
     max_document_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     max_documents_per_call: int = Field(default=1000, ge=1)
+    addresses: AddressArgs = AddressArgs()
 
 
 class Settings(BaseSettings):

@@ -70,6 +70,7 @@ def build_app(
     extract: Extract,
     metrics: Metrics | None = None,
     metrics_source: MetricsSource | None = None,
+    edge_secret: str = "",
     is_behind_serve: bool = False,
 ) -> App:
     """Return the ASGI application.
@@ -81,6 +82,7 @@ def build_app(
         extract: turns uploaded files into text.
         metrics: where this process counts; by default a registry of its own.
         metrics_source: what `GET /v1/metrics` shows; by default this process's own counters.
+        edge_secret: what the edge proves itself with; empty: there is none.
         is_behind_serve: whether Serve names the requests, and echoes their names.
     """
     metrics = metrics or Metrics()
@@ -92,7 +94,7 @@ def build_app(
     services = Services(graph, args, metrics, extract, metrics_source or own_metrics)
     app = _routes(services)
     _map_errors(app)
-    return Gate(app, keys, args, metrics, is_behind_serve=is_behind_serve)
+    return Gate(app, keys, args, metrics, edge_secret=edge_secret, is_behind_serve=is_behind_serve)
 
 
 def _routes(services: Services) -> FastAPI:

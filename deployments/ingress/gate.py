@@ -8,15 +8,27 @@ import time
 
 from deployments.config import IngressArgs
 from deployments.errors import Overloaded, RagError
+from deployments.ingress.addresses import Addresses, check_key
 from deployments.ingress.asgi import App, Exchange, Receive, Scope, Send, header, path_of
-from deployments.ingress.auth import KeyVerifier, bearer_of
+from deployments.ingress.auth import Key, KeyVerifier, bearer_of
 from deployments.ingress.body import BodyReader, ClientGone, call_while_connected
 from deployments.ingress.failure import failure_of
 from deployments.ingress.faults import log_fault
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
+from deployments.ingress.peer import Address, Peers
+from deployments.stores.grants import networks
 from deployments.stores.ids import new_id
+from deployments.stores.keys import Key as StoredKey
+from deployments.types.access import Grants
 
-PUBLIC = frozenset({"/v1/health", "/v1/health/ready", "/docs", "/openapi.json"})
+HEALTH = frozenset({"/v1/health", "/v1/health/ready"})
+"""What tells no more than that we live is told to every address: load balancers ask it."""
+
+PUBLIC = HEALTH | {"/docs", "/openapi.json"}
+METRICS = "/v1/metrics"
+SCRAPER = StoredKey("", "", is_admin=False, created_at="", grants=Grants(scopes=("metrics",)))
+"""Stands for the key of who may see the metrics without one."""
+
 PUBLIC_PREFIX = "/docs/"
 REQUEST_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
@@ -35,9 +47,12 @@ class Gate:
         args: IngressArgs,
         metrics: Metrics,
         *,
+        edge_secret: str = "",
         is_behind_serve: bool = False,
     ) -> None:
         self._app = app
+        self._peers = Peers(edge_secret, networks(args.addresses.trusted_proxies))
+        self._addresses = Addresses(args.addresses)
         self._keys = keys
         self._bodies = BodyReader(args.max_body_bytes, args.request_timeout_s)
         self._max_in_flight = args.max_requests_in_flight
@@ -78,10 +93,14 @@ class Gate:
 
     async def _admit(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         path = path_of(scope)
+        address = self._peers.address_of(scope)
+        if path not in HEALTH:
+            self._addresses.check(address, path)
         if path in PUBLIC or path.startswith(PUBLIC_PREFIX):
             await call_while_connected(self._app, scope, receive, exchange, b"")
             return
-        scope["state"]["key"] = await self._keys.verify(bearer_of(scope))
+        scope["state"]["address"] = address
+        scope["state"]["key"] = await self._key(scope, path, address)
         if self._in_flight >= self._max_in_flight:
             raise Overloaded("this server is working on all it can; try again shortly")
         self._in_flight += 1
@@ -91,6 +110,13 @@ class Gate:
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.dec()
+
+    async def _key(self, scope: Scope, path: str, address: Address) -> Key:
+        if path == METRICS and self._addresses.may_scrape(address):
+            return SCRAPER
+        key = await self._keys.verify(bearer_of(scope))
+        check_key(address, key.grants.addresses)
+        return key
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         body = await self._bodies.read(scope, receive)

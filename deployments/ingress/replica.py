@@ -21,6 +21,7 @@ from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
 from deployments.stores.keys import open_keys
+from deployments.stores.pepper import edge_secret
 from deployments.types import (
     AnswerEvent,
     Document,
@@ -59,6 +60,7 @@ class Ingress:
             extract=extract_in_child,
             metrics=self._metrics,
             metrics_source=self._cluster_metrics,
+            edge_secret=edge_secret(Settings().state_path),
             is_behind_serve=True,
         )
         return _with_calls_apart(app)

@@ -1,5 +1,6 @@
 """The secret of an installation that its keyed hashes are made with; without it no key works."""
 
+import hashlib
 import secrets
 from pathlib import Path
 
@@ -7,6 +8,16 @@ from deployments.errors import RagError
 from deployments.stores.secretfile import create_secret
 
 NUM_BYTES = 32
+
+
+def edge_secret(state_path: Path) -> str:
+    """Return what the edge proves itself with, so that its word on addresses counts.
+
+    Raises:
+        RagError: the pepper's file is damaged.
+    """
+    key = pepper(state_path)
+    return hashlib.blake2b(b"edge", key=key, digest_size=16, person=b"ragserve").hexdigest()
 
 
 def pepper(state_path: Path) -> bytes:

@@ -9,6 +9,7 @@ from cluster.ports import LOOPBACK, free_ports
 from tests.unit.cluster.edge_backend import Backend, running_backend
 
 MAX_BODY_BYTES = 1_000_000
+SECRET = "5ec2e7"
 
 
 def edge_options(folder: Path, serve_port: int) -> EdgeOptions:
@@ -18,6 +19,7 @@ def edge_options(folder: Path, serve_port: int) -> EdgeOptions:
         serve_address=f"{LOOPBACK}:{serve_port}",
         folder=folder,
         log=folder / "edge.log",
+        secret=SECRET,
         max_body_bytes=MAX_BODY_BYTES,
     )
 
