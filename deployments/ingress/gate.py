@@ -16,6 +16,7 @@ from deployments.ingress.failure import failure_of
 from deployments.ingress.faults import log_fault
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
 from deployments.ingress.peer import Address, Peers
+from deployments.ingress.strangers import Strangers
 from deployments.stores.grants import networks
 from deployments.stores.ids import new_id
 from deployments.stores.keys import Key as StoredKey
@@ -53,7 +54,7 @@ class Gate:
         self._app = app
         self._peers = Peers(edge_secret, networks(args.addresses.trusted_proxies))
         self._addresses = Addresses(args.addresses)
-        self._keys = keys
+        self._keys = Strangers(keys)
         self._bodies = BodyReader(args.max_body_bytes, args.request_timeout_s)
         self._max_in_flight = args.max_requests_in_flight
         self._in_flight = 0
@@ -114,7 +115,7 @@ class Gate:
     async def _key(self, scope: Scope, path: str, address: Address) -> Key:
         if path == METRICS and self._addresses.may_scrape(address):
             return SCRAPER
-        key = await self._keys.verify(bearer_of(scope))
+        key = await self._keys.verify(bearer_of(scope), address)
         check_key(address, key.grants.addresses)
         return key
 

@@ -17,7 +17,7 @@ from cluster.edge import Edge
 from cluster.edge_errors import EDGE_ERRORS
 from cluster.errors import OperatorError
 from cluster.ports import LOOPBACK, free_ports
-from tests.unit.cluster.conftest import MAX_BODY_BYTES, edge_options
+from tests.unit.cluster.conftest import MAX_BODY_BYTES, SECRET, edge_options
 from tests.unit.cluster.edge_backend import CHUNK_PERIOD_S, NUM_CHUNKS, Backend
 
 STEERING = {
@@ -36,6 +36,9 @@ STEERING = {
     "X-Forwarded-Host": "evil.example",
     "X-Real-Ip": "10.1.2.3",
     "Forwarded": "for=10.1.2.3",
+    "X-Ragserve-Peer": f"{SECRET} 10.1.2.3",
+    "x_ragserve_peer": f"{SECRET} 10.1.2.3",
+    "X-Ragserve-Forwarded": "10.1.2.3",
 }
 
 
@@ -78,6 +81,8 @@ async def test_edge_strips_headers_that_steer_serve(edge_port: int) -> None:
         answer = await client.get("/echo", headers={**STEERING, "X-Kept": "yes"})
     arrived = dict(answer.json()["headers"])
     assert arrived["x-kept"] == "yes"
+    assert arrived.pop("x-ragserve-peer") == f"{SECRET} {LOOPBACK}"
+    assert arrived.pop("x-ragserve-forwarded") == "10.1.2.3"
     assert arrived.pop("x-forwarded-for") == LOOPBACK
     assert arrived.pop("x-request-id").startswith("req_")
     assert not {name.lower() for name in STEERING} & set(arrived)

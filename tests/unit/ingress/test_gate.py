@@ -93,7 +93,7 @@ async def test_gate_passes_a_key_store_failure_on(build: Build, graph: FakeGraph
             raise StoreUnavailable("the database does not answer")
 
     app = build()
-    app._keys = BrokenKeys()
+    app._keys._keys = BrokenKeys()
     async with in_process(app) as client:
         response = await client.get("/v1/models")
     assert (response.status_code, response.headers["retry-after"]) == (503, "1")
