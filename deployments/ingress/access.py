@@ -40,6 +40,7 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     "deleteTuning": "finetune",
     **dict.fromkeys(("listModels", "retrieveModel"), ANY_KEY),
     "metrics": "metrics",
+    **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
     **dict.fromkeys(("health", "ready"), PUBLIC),
 }
 """By the operation's id in the OpenAPI description."""

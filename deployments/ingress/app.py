@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from deployments.config import IngressArgs
 from deployments.errors import RagError
 from deployments.ingress.asgi import App, path_of
-from deployments.ingress.auth import KeyVerifier
+from deployments.ingress.auth import KeyAdmin
 from deployments.ingress.dify.routes import dify_router
 from deployments.ingress.docs import docs_router
 from deployments.ingress.errors import from_http_exception, from_parameters
@@ -26,6 +26,7 @@ from deployments.ingress.native.data import data_router
 from deployments.ingress.native.erasures import erasures_router
 from deployments.ingress.native.finetune import finetune_router
 from deployments.ingress.native.inference import inference_router
+from deployments.ingress.native.keys import keys_router
 from deployments.ingress.native.models import model_states_router
 from deployments.ingress.native.operations import operations_router
 from deployments.ingress.native.stored import documents_router
@@ -58,13 +59,14 @@ ROUTERS = (
     model_states_router,
     finetune_router,
     models_router,
+    keys_router,
     operations_router,
 )
 
 
 def build_app(
     graph: Graph,
-    keys: KeyVerifier,
+    keys: KeyAdmin,
     args: IngressArgs,
     *,
     extract: Extract,
@@ -77,7 +79,7 @@ def build_app(
 
     Args:
         graph: every capability behind the routes.
-        keys: checks bearer keys.
+        keys: checks bearer keys, and makes them.
         args: limits of every request.
         extract: turns uploaded files into text.
         metrics: where this process counts; by default a registry of its own.
@@ -91,7 +93,7 @@ def build_app(
     async def own_metrics() -> bytes:
         return own.text()
 
-    services = Services(graph, args, metrics, extract, metrics_source or own_metrics)
+    services = Services(graph, args, metrics, extract, metrics_source or own_metrics, keys)
     app = _routes(services)
     _map_errors(app)
     return Gate(app, keys, args, metrics, edge_secret=edge_secret, is_behind_serve=is_behind_serve)

@@ -1,10 +1,12 @@
 """Who is asking: the bearer key of a request, and what the ingress needs of the key store."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Protocol
 
 from deployments.errors import Unauthenticated
 from deployments.ingress.asgi import Scope, header
+from deployments.stores.keys import Key as StoredKey
 from deployments.stores.keys import KeyStore
 from deployments.types.access import Grants
 from deployments.types.access import Scope as KeyScope
@@ -30,6 +32,11 @@ class Key(Protocol):
         ...
 
     @property
+    def is_admin(self) -> bool:
+        """Return whether it covers everything, of every tenant."""
+        ...
+
+    @property
     def grants(self) -> Grants:
         """Return what it covers of the tenant's, from where, and how much."""
         ...
@@ -52,8 +59,34 @@ class KeyVerifier(Protocol):
         ...
 
 
+class KeyAdmin(KeyVerifier, Protocol):
+    """Also makes keys, shows them and lets them end; what each does, `KeyStore` says."""
+
+    async def create(
+        self, name: str, *, is_admin: bool, tenant: str, grants: Grants, expires_at: str | None
+    ) -> tuple[StoredKey, str]:
+        """Return a new key and its bearer."""
+        ...
+
+    async def page(self, tenant: str | None, *, limit: int, after: str) -> Sequence[StoredKey]:
+        """Return keys, the oldest first."""
+        ...
+
+    async def get(self, key_id: str) -> StoredKey:
+        """Return a key; raises NotFound."""
+        ...
+
+    async def rotate(self, key_id: str, *, overlap_s: float) -> tuple[StoredKey, str]:
+        """Return the key that takes another's place, and its bearer."""
+        ...
+
+    async def revoke(self, key_id: str) -> StoredKey:
+        """Revoke a key for good."""
+        ...
+
+
 class ThreadedKeys:
-    """A `KeyVerifier` over the key store: what it recalls is free, the rest is read on a thread."""
+    """A `KeyAdmin` over the key store: what it recalls is free, the rest is done on a thread."""
 
     def __init__(self, store: KeyStore) -> None:
         self._store = store
@@ -64,6 +97,35 @@ class ThreadedKeys:
         if recalled is not None:
             return recalled
         return await asyncio.to_thread(self._store.verify, bearer)
+
+    async def create(
+        self, name: str, *, is_admin: bool, tenant: str, grants: Grants, expires_at: str | None
+    ) -> tuple[StoredKey, str]:
+        """Return a new key and its bearer."""
+        return await asyncio.to_thread(
+            self._store.create,
+            name,
+            is_admin=is_admin,
+            tenant=tenant,
+            grants=grants,
+            expires_at=expires_at,
+        )
+
+    async def page(self, tenant: str | None, *, limit: int, after: str) -> Sequence[StoredKey]:
+        """Return keys, the oldest first."""
+        return await asyncio.to_thread(self._store.page, tenant, limit=limit, after=after)
+
+    async def get(self, key_id: str) -> StoredKey:
+        """Return a key."""
+        return await asyncio.to_thread(self._store.get, key_id)
+
+    async def rotate(self, key_id: str, *, overlap_s: float) -> tuple[StoredKey, str]:
+        """Return the key that takes another's place, and its bearer."""
+        return await asyncio.to_thread(self._store.rotate, key_id, overlap_s=overlap_s)
+
+    async def revoke(self, key_id: str) -> StoredKey:
+        """Revoke a key for good."""
+        return await asyncio.to_thread(self._store.revoke, key_id)
 
 
 def bearer_of(scope: Scope) -> str:

@@ -16,6 +16,7 @@ from deployments.ingress.schemas import (
     cleaned,
     compatible,
     generated,
+    keys,
     model_states,
     receipts,
     responses,
@@ -30,6 +31,7 @@ from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.dify import DifyRetrieval
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
 from deployments.ingress.schemas.erasures import EraseRequest
+from deployments.ingress.schemas.keys import CreateKey, RotateKey
 from deployments.ingress.schemas.models import LoadModel, SwitchModel, UnloadModel
 from deployments.ingress.schemas.native import InferenceRequest
 from deployments.ingress.schemas.openai import ChatCompletionRequest, CompletionRequest
@@ -44,6 +46,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     CleanRequest,
     CompletionRequest,
     CreateCollection,
+    CreateKey,
     DifyRetrieval,
     EmbeddingRequest,
     ExportRequest,
@@ -54,6 +57,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     InferenceRequest,
     LoadModel,
     RerankRequest,
+    RotateKey,
     SearchBody,
     SwitchModel,
     TeiRerankRequest,
@@ -67,6 +71,7 @@ ANSWERS: tuple[type[BaseModel], ...] = tuple(
         cleaned,
         compatible,
         generated,
+        keys,
         model_states,
         receipts,
         responses,

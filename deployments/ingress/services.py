@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from deployments.config import IngressArgs
 from deployments.engines.extraction.document import Extracted
-from deployments.ingress.auth import Key
+from deployments.ingress.auth import Key, KeyAdmin
 from deployments.ingress.generation import (
     Answer,
     Events,
@@ -91,6 +91,7 @@ class Services:
     metrics: Metrics
     extract: Extract
     metrics_source: MetricsSource
+    keys: KeyAdmin
 
     def graph_of(self, request: Request) -> TenantGraph:
         """Return the graph as the request's key sees it."""

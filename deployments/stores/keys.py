@@ -11,7 +11,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -41,7 +41,7 @@ MAX_CACHED = 4096
 MAX_NAME_LENGTH = 200
 _NO_HASH = bytes(32)
 DEFAULT_GRANTS = Grants()
-MAX_OVERLAP_S = 30 * 86_400
+DEFAULT_OVERLAP_S, MAX_OVERLAP_S = 3600.0, 30 * 86_400.0
 
 KEY_ROW = select(*schema.keys.c[KEY], schema.keys.c.checksum).where(
     schema.keys.c.id == bindparam("id")
@@ -147,7 +147,7 @@ class KeyStore:
         if not 0 <= overlap_s <= MAX_OVERLAP_S:
             raise invalid(f"an overlap is 0 to {MAX_OVERLAP_S} seconds", "overlap_s")
         with self._database.write() as connection:
-            row = _locked(connection, key_id)
+            row = _require(connection, key_id)
             old = _key(row)
             if not _is_live(old):
                 raise Conflict("the key is revoked, or has expired")
@@ -178,9 +178,23 @@ class KeyStore:
 
     def list(self) -> list[Key]:
         """Return every key, revoked ones too, the oldest first."""
+        return [*self.page(None)]
+
+    def page(
+        self, tenant: str | None, *, limit: int | None = None, after: str = ""
+    ) -> Sequence[Key]:
+        """Return keys as `list` does: a tenant's or all, those with an id greater than `after`."""
+        table = schema.keys
+        statement = select(table).where(table.c.id > after).order_by(table.c.id).limit(limit)
+        if tenant is not None:
+            statement = statement.where(table.c.tenant == tenant)
         with self._database.read() as connection:
-            rows = connection.execute(select(schema.keys).order_by(schema.keys.c.id))
-            return [_key(row._mapping) for row in rows]
+            return [_key(row._mapping) for row in connection.execute(statement)]
+
+    def get(self, key_id: str) -> Key:
+        """Return a key; raises NotFound."""
+        with self._database.read() as connection:
+            return _key(_require(connection, key_id, is_locked=False))
 
     def revoke(self, key_id: str) -> Key:
         """Revoke a key for good; every replica refuses it within `CACHE_AGE_S`.
@@ -198,7 +212,7 @@ class KeyStore:
             admins = connection.scalars(live_admins.with_for_update()).all()
             if list(admins) == [key_id]:
                 raise Conflict("the last admin key cannot be revoked")
-            row = _locked(connection, key_id)
+            row = _require(connection, key_id)
             row = self._change(connection, row, revoked_at=row["revoked_at"] or utc_now())
         self._forget(key_id)
         return _key(row)
@@ -280,9 +294,10 @@ def _is_live(key: Key) -> bool:
     return key.revoked_at is None and (key.expires_at is None or utc_now() < key.expires_at)
 
 
-def _locked(connection: Connection, key_id: str) -> Mapping[Any, Any]:
+def _require(connection: Connection, key_id: str, *, is_locked: bool = True) -> Mapping[Any, Any]:
     """Return a key's row, which nobody else changes now; raises NotFound, DatabaseDamaged."""
-    statement = select(schema.keys).where(schema.keys.c.id == key_id).with_for_update()
+    statement = select(schema.keys).where(schema.keys.c.id == key_id)
+    statement = statement.with_for_update() if is_locked else statement
     found = connection.execute(statement).mappings().one_or_none()
     if found is None:
         raise NotFound("there is no key with this id")

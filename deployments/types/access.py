@@ -58,6 +58,17 @@ class Grants:
         """Return whether a collection of the tenant's may be reached."""
         return _covers(self.collections, name)
 
+    def within(self, other: "Grants") -> bool:
+        """Return whether whoever has the other may give this away.
+
+        Limits are no part of it: they bound a key, not what it can reach. Networks count as they
+        are written.
+        """
+        return set(self.scopes) <= set(other.scopes) and all(
+            theirs is None or (ours is not None and set(ours) <= set(theirs))
+            for ours, theirs in ((getattr(self, n), getattr(other, n)) for n in LISTS)
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return only what was said, so that a later field changes no stored row."""
         limits = {name: n for name in LIMITS if (n := getattr(self.limits, name)) is not None}

@@ -4,7 +4,8 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import httpx
 import pytest
@@ -12,10 +13,12 @@ import uvicorn
 
 from deployments.config import IngressArgs
 from deployments.engines.extraction.document import Extracted
-from deployments.errors import Unauthenticated, UnreadableDocument
+from deployments.errors import NotFound, Unauthenticated, UnreadableDocument
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
 from deployments.ingress.metrics import Metrics
+from deployments.stores.ids import new_id, utc_after, utc_now
+from deployments.stores.keys import Key
 from deployments.types.access import SCOPES, Grants, Scope
 from tests.unit.ingress.fake_graph import FakeGraph
 
@@ -44,6 +47,7 @@ class FakeKeys:
 
     def __init__(self) -> None:
         self.num_asked = 0
+        self.made: dict[str, Key] = {}
 
     async def verify(self, bearer: str) -> FakeKey:
         self.num_asked += 1
@@ -57,6 +61,31 @@ class FakeKeys:
         if bearer.startswith(f"{KEY}-of-"):
             return FakeKey("key_2", bearer.removeprefix(f"{KEY}-of-"))
         raise Unauthenticated("the key is not valid")
+
+    async def create(self, name: str, **given: Any) -> tuple[Key, str]:
+        key = Key(new_id("key"), name, created_at=utc_now(), **given)
+        self.made[key.id] = key
+        return key, "rs_shown-once"
+
+    async def page(self, tenant: str | None, *, limit: int, after: str) -> list[Key]:
+        found = [key for key in self.made.values() if tenant in (None, key.tenant)]
+        return [key for key in found if key.id > after][:limit]
+
+    async def get(self, key_id: str) -> Key:
+        if key_id not in self.made:
+            raise NotFound("there is no key with this id")
+        return self.made[key_id]
+
+    async def rotate(self, key_id: str, *, overlap_s: float) -> tuple[Key, str]:
+        old = await self.get(key_id)
+        self.made[key_id] = replace(old, expires_at=utc_after(overlap_s))
+        new = replace(old, id=new_id("key"))
+        self.made[new.id] = new
+        return new, "rs_shown-once"
+
+    async def revoke(self, key_id: str) -> Key:
+        self.made[key_id] = replace(await self.get(key_id), revoked_at=utc_now())
+        return self.made[key_id]
 
 
 async def extract(data: bytes, filename: str) -> Extracted:

@@ -17,6 +17,7 @@ VALUES = {
     "document_id": "a",
     "model": "fake-model",
     "erasure_id": f"era_{'0' * 32}",
+    "key_id": f"key_{'0' * 32}",
     "tuning_id": f"tun_{'0' * 32}",
 }
 Operation = tuple[str, str, str]

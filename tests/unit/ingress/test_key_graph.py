@@ -9,7 +9,7 @@ import pytest
 from deployments.config import IngressArgs
 from deployments.ingress.app import build_app
 from deployments.types.access import Grants
-from tests.unit.ingress.conftest import FakeKey, extract, in_process
+from tests.unit.ingress.conftest import FakeKey, FakeKeys, extract, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.test_tenants import (
     ASKS,
@@ -22,10 +22,11 @@ from tests.unit.ingress.test_tenants import (
 )
 
 
-class Keys:
+class Keys(FakeKeys):
     """Knows one key, whatever the bearer."""
 
     def __init__(self, grants: Grants) -> None:
+        super().__init__()
         self._key = FakeKey("key_5", "acme", grants=grants)
 
     async def verify(self, bearer: str) -> FakeKey:

@@ -73,6 +73,7 @@ WITHOUT_COLLECTION = {
     "unloadModel",
     "switchModel",
     "modelsStatus",
+    *("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"),
     *("finetuneModel", "listTunings", "getTuning", "cancelTuning", "deleteTuning"),
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
     *("health", "ready", "metrics", "getErasure"),
