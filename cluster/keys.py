@@ -19,7 +19,8 @@ from deployments.config import Settings
 from deployments.errors import RagError
 
 if TYPE_CHECKING:
-    from deployments.stores.keys import Key, KeyStore
+    from deployments.stores.key_rows import Key
+from deployments.stores.keys import KeyStore
 
 KEY_ID_CHARS = 36
 DURATION = re.compile(r"([0-9]{1,9})([smhd])")

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from deployments.errors import Unauthenticated
 from deployments.ingress.asgi import Scope, header
-from deployments.stores.keys import Key as StoredKey
+from deployments.stores.key_rows import Key as StoredKey
 from deployments.stores.keys import KeyStore
 from deployments.types.access import Grants
 from deployments.types.access import Scope as KeyScope

@@ -19,7 +19,7 @@ from deployments.ingress.peer import Address, Peers
 from deployments.ingress.strangers import Strangers
 from deployments.stores.grants import networks
 from deployments.stores.ids import new_id
-from deployments.stores.keys import Key as StoredKey
+from deployments.stores.key_rows import Key as StoredKey
 from deployments.types.access import Grants
 
 HEALTH = frozenset({"/v1/health", "/v1/health/ready"})

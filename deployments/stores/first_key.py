@@ -10,7 +10,8 @@ from deployments.errors import Unauthenticated
 from deployments.stores import schema
 from deployments.stores.database import Database
 from deployments.stores.ids import new_id, utc_now
-from deployments.stores.keys import Key, KeyStore
+from deployments.stores.key_rows import Key
+from deployments.stores.keys import KeyStore
 from deployments.stores.secretfile import write_secret
 
 

@@ -6,32 +6,38 @@ so a fast keyed hash is enough (a slow one is for passwords, and a way to stop t
 
 import hashlib
 import hmac
-import json
 import re
 import secrets
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from deployments.config import Settings
-from deployments.errors import Conflict, NotFound, Unauthenticated
+from deployments.errors import Conflict, Unauthenticated
 from deployments.stores import schema
 from deployments.stores.checksums import KEY, row_checksum
 from deployments.stores.content import check_text, invalid
-from deployments.stores.damage import check_key
 from deployments.stores.database import Database
 from deployments.stores.grants import check_grants
-from deployments.stores.ids import new_id, utc_after, utc_now, utc_text
+from deployments.stores.ids import new_id, utc_after, utc_now
+from deployments.stores.key_rows import (
+    DEFAULT_GRANTS,
+    Key,
+    expiry_of,
+    is_live,
+    key_of,
+    object_of,
+    require,
+)
 from deployments.stores.migrations import migrate
 from deployments.stores.paths import DEFAULT_TENANT, check_tenant
 from deployments.stores.pepper import pepper
-from deployments.types.access import Grants, Scope, grants_of
+from deployments.types.access import Grants
 
 BEARER = re.compile(r"rs_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
 CACHE_AGE_S = 0.5
@@ -40,33 +46,11 @@ CACHE_AGE_S = 0.5
 MAX_CACHED = 4096
 MAX_NAME_LENGTH = 200
 _NO_HASH = bytes(32)
-DEFAULT_GRANTS = Grants()
 DEFAULT_OVERLAP_S, MAX_OVERLAP_S = 3600.0, 30 * 86_400.0
 
 KEY_ROW = select(*schema.keys.c[KEY], schema.keys.c.checksum).where(
     schema.keys.c.id == bindparam("id")
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A key without its secret; it covers the collections of its tenant and of no other.
-
-    Times are those of `utc_now`; from `expires_at` on the key is refused.
-    """
-
-    id: str
-    name: str
-    is_admin: bool
-    created_at: str
-    revoked_at: str | None = None
-    tenant: str = DEFAULT_TENANT
-    grants: Grants = DEFAULT_GRANTS
-    expires_at: str | None = None
-
-    def has(self, scope: Scope) -> bool:
-        """Return whether the key covers a scope; an admin key covers all."""
-        return self.is_admin or scope in self.grants.scopes
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +94,7 @@ class KeyStore:
             created_at=utc_now(),
             tenant=tenant,
             grants=grants,
-            expires_at=_normal(expires_at),
+            expires_at=expiry_of(expires_at),
         )
         with self._database.write() as connection:
             return key, self.insert(connection, key)
@@ -147,9 +131,9 @@ class KeyStore:
         if not 0 <= overlap_s <= MAX_OVERLAP_S:
             raise invalid(f"an overlap is 0 to {MAX_OVERLAP_S} seconds", "overlap_s")
         with self._database.write() as connection:
-            row = _require(connection, key_id)
-            old = _key(row)
-            if not _is_live(old):
+            row = require(connection, key_id)
+            old = key_of(row)
+            if not is_live(old):
                 raise Conflict("the key is revoked, or has expired")
             new = replace(old, id=new_id("key"), created_at=utc_now())
             bearer = self.insert(connection, new)
@@ -189,12 +173,12 @@ class KeyStore:
         if tenant is not None:
             statement = statement.where(table.c.tenant == tenant)
         with self._database.read() as connection:
-            return [_key(row._mapping) for row in connection.execute(statement)]
+            return [key_of(row._mapping) for row in connection.execute(statement)]
 
     def get(self, key_id: str) -> Key:
         """Return a key; raises NotFound."""
         with self._database.read() as connection:
-            return _key(_require(connection, key_id, is_locked=False))
+            return key_of(require(connection, key_id, is_locked=False))
 
     def revoke(self, key_id: str) -> Key:
         """Revoke a key for good; every replica refuses it within `CACHE_AGE_S`.
@@ -212,10 +196,10 @@ class KeyStore:
             admins = connection.scalars(live_admins.with_for_update()).all()
             if list(admins) == [key_id]:
                 raise Conflict("the last admin key cannot be revoked")
-            row = _require(connection, key_id)
+            row = require(connection, key_id)
             row = self._change(connection, row, revoked_at=row["revoked_at"] or utc_now())
         self._forget(key_id)
-        return _key(row)
+        return key_of(row)
 
     def _change(
         self, connection: Connection, row: Mapping[Any, Any], **values: str
@@ -235,8 +219,8 @@ class KeyStore:
         cached = _Cached(None, _NO_HASH, read_at_s)
         for values in self._database.rows(KEY_ROW, {"id": key_id}):
             row = dict(zip((*KEY, "checksum"), values, strict=True))
-            row["grants"] = _object(row["grants"])
-            key = _key(row)
+            row["grants"] = object_of(row["grants"])
+            key = key_of(row)
             if key.revoked_at is None:  # whether it has expired is asked each time
                 cached = _Cached(key, row["secret_hash"], read_at_s)
         with self._lock:
@@ -254,7 +238,7 @@ class KeyStore:
     def _checked(self, cached: _Cached, key_id: str, secret: str) -> Key:
         """Hash and compare, also for an id that does not exist, so that it takes as long."""
         is_same = hmac.compare_digest(self._hash(key_id, secret), cached.secret_hash)
-        if cached.key is None or not is_same or not _is_live(cached.key):
+        if cached.key is None or not is_same or not is_live(cached.key):
             raise Unauthenticated("the API key is not valid")
         return cached.key
 
@@ -278,47 +262,3 @@ def _parsed(bearer: str) -> tuple[str, str]:
     if match is None:
         raise Unauthenticated("the API key is not valid")
     return f"key_{match[1]}", match[2]
-
-
-def _key(row: Mapping[Any, Any]) -> Key:
-    """Return a key of its row; raises DatabaseDamaged when that is not what was written."""
-    check_key(row)
-    return Key(
-        **{name: row[name] for name in KEY if name not in {"secret_hash", "is_admin", "grants"}},
-        is_admin=bool(row["is_admin"]),
-        grants=grants_of(row["grants"]),
-    )
-
-
-def _is_live(key: Key) -> bool:
-    return key.revoked_at is None and (key.expires_at is None or utc_now() < key.expires_at)
-
-
-def _require(connection: Connection, key_id: str, *, is_locked: bool = True) -> Mapping[Any, Any]:
-    """Return a key's row, which nobody else changes now; raises NotFound, DatabaseDamaged."""
-    statement = select(schema.keys).where(schema.keys.c.id == key_id)
-    statement = statement.with_for_update() if is_locked else statement
-    found = connection.execute(statement).mappings().one_or_none()
-    if found is None:
-        raise NotFound("there is no key with this id")
-    check_key(found)
-    return found
-
-
-def _normal(time_: str | None) -> str | None:
-    """Return an ISO 8601 time as `utc_now` writes it, so that they compare as text."""
-    if time_ is None:
-        return None
-    try:
-        return utc_text(datetime.fromisoformat(time_))
-    except ValueError:
-        message = "an expiry is a time with its offset, such as 2027-01-01T00:00:00Z"
-        raise invalid(message, "expires_at") from None
-
-
-def _object(stored: Any) -> Any:
-    """Return a JSON column's object, which SQLite's driver hands out as its text."""
-    try:
-        return json.loads(stored) if isinstance(stored, str) else stored
-    except ValueError:
-        return stored  # the row's checksum tells that it is damaged

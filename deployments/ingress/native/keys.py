@@ -20,7 +20,7 @@ from deployments.ingress.schemas.keys import (
     key_of,
 )
 from deployments.ingress.services import Services, json_response
-from deployments.stores.keys import Key as StoredKey
+from deployments.stores.key_rows import Key as StoredKey
 from deployments.types.access import ALL
 
 PATH = "/v1/keys"

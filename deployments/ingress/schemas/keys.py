@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.ingress.schemas.base import CollectionName, ModelId, Schema
 from deployments.stores.grants import MAX_LIMIT, MAX_NAMES
-from deployments.stores.keys import DEFAULT_OVERLAP_S, MAX_NAME_LENGTH, MAX_OVERLAP_S, Key
+from deployments.stores.key_rows import Key
+from deployments.stores.keys import DEFAULT_OVERLAP_S, MAX_NAME_LENGTH, MAX_OVERLAP_S
 from deployments.types.access import ALL, DEFAULT_SCOPES, Grants, Limits, Scope
 
 Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]

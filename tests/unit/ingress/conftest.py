@@ -18,7 +18,7 @@ from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
 from deployments.ingress.metrics import Metrics
 from deployments.stores.ids import new_id, utc_after, utc_now
-from deployments.stores.keys import Key
+from deployments.stores.key_rows import Key
 from deployments.types.access import SCOPES, Grants, Scope
 from tests.unit.ingress.fake_graph import FakeGraph
 

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import event
 
 from deployments.errors import Conflict, InvalidRequest, NotFound, RagError, Unauthenticated
+from deployments.stores import key_rows
 from deployments.stores import keys as module
 from deployments.stores.database import Database
 from deployments.stores.ids import utc_after
@@ -219,6 +220,11 @@ def test_key_has_its_tenant(store: KeyStore):
     assert other_key.tenant == "default"
 
 
+def set_clock(monkeypatch: pytest.MonkeyPatch, now: str) -> None:
+    for one in (module, key_rows):
+        monkeypatch.setattr(one, "utc_now", lambda: now)
+
+
 GRANTS = Grants(
     scopes=("inference", "models"),
     models=("m@1", "chat"),
@@ -267,9 +273,9 @@ def test_expired_key_is_refused_cached_or_not(store: KeyStore, monkeypatch: pyte
     key, bearer = store.create("x", expires_at="2100-01-01T01:00:00+01:00")
     assert key.expires_at == "2100-01-01T00:00:00.000000Z"
     assert store.verify(bearer) == key
-    monkeypatch.setattr(module, "utc_now", lambda: "2099-12-31T23:59:59.999999Z")
+    set_clock(monkeypatch, "2099-12-31T23:59:59.999999Z")
     assert store.recall(bearer) == key
-    monkeypatch.setattr(module, "utc_now", lambda: "2100-01-01T00:00:00.000000Z")
+    set_clock(monkeypatch, "2100-01-01T00:00:00.000000Z")
     for ask in (store.recall, store.verify):
         with pytest.raises(Unauthenticated) as caught:
             ask(bearer)
@@ -292,7 +298,7 @@ def test_rotated_key_covers_the_same_and_the_old_one_ends(
     assert store.verify(new_bearer) == new
     assert store.verify(bearer).expires_at
     until = utc_after(61)
-    monkeypatch.setattr(module, "utc_now", lambda: until)
+    set_clock(monkeypatch, until)
     assert store.verify(new_bearer) == new
     with pytest.raises(Unauthenticated):
         store.verify(bearer)
@@ -334,6 +340,6 @@ def test_expired_admin_does_not_count_as_one_that_works(
     last, _ = store.create("a", is_admin=True)
     store.create("b", is_admin=True, expires_at=utc_after(10))
     until = utc_after(11)
-    monkeypatch.setattr(module, "utc_now", lambda: until)
+    set_clock(monkeypatch, until)
     with pytest.raises(Conflict):
         store.revoke(last.id)
