@@ -115,10 +115,10 @@ class RagGraph(Corpus, ModelOperations):
         """Return one score in [0, 1] per text, in order; None is the default model."""
         if model is None or model in self._reranking.models:
             return await super().rerank(query, texts, model=model, timeout_s=timeout_s)
-        loaded = await self.models.find(model, "reranking")
-        if loaded is None:
-            return await super().rerank(query, texts, model=None, timeout_s=timeout_s)
-        return await call(loaded.rerank.remote(query, list(texts)), Deadline(timeout_s))
+        found = await self.models.route(model, "reranking")
+        if isinstance(found, str):
+            return await super().rerank(query, texts, model=found, timeout_s=timeout_s)
+        return await call(found.rerank.remote(query, list(texts)), Deadline(timeout_s))
 
     async def maintain(self) -> None:
         """Do what others began and could not finish, and keep models as they should be."""

@@ -13,10 +13,13 @@ from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
 from deployments.types import LoadProgress, ModelPhase, ModelState, SwitchOrder
 from graphs import lifecycle as module
-from graphs.lifecycle import LEASE_S, Lifecycle
+from graphs import tenure
+from graphs.lifecycle import Lifecycle
 from graphs.model_app import app_name
 from graphs.serve_apps import AppReport
 from tests.unit.graphs.registry import RUNNING, FakeApps, opened, ready, spec
+
+OWN = {"own"}
 
 
 class Bench:
@@ -29,14 +32,14 @@ class Bench:
         self.probe_error: Exception | None = None
         self.detached: list[str] = []
         self.detach_error: Exception | None = None
-        lease = Lease(self.database, "models", LEASE_S)
+        lease = Lease(self.database, "models", tenure.LEASE_S)
         self.args = ModelsArgs(**args)  # type: ignore[arg-type]
         self.lifecycle = self.another(lease)
 
     def another(self, lease: Lease | None = None) -> Lifecycle:
-        lease = lease or Lease(self.database, "models", LEASE_S)
+        lease = lease or Lease(self.database, "models", tenure.LEASE_S)
         return Lifecycle(
-            self.store, lease, self.apps, self.args, self._probe, self._look, self._detach
+            self.store, lease, self.apps, self.args, self._probe, self._look, self._detach, OWN
         )
 
     async def _probe(self, state: ModelState) -> None:
@@ -57,8 +60,7 @@ class Bench:
             self.lifecycle._is_calm = False
             await self.lifecycle.step()
             await asyncio.sleep(0.01)
-            for task in self.lifecycle._probes.values():
-                await asyncio.gather(task, return_exceptions=True)
+            await self.lifecycle._proofs.idle()
 
     def phase(self, model: str = "m@1") -> ModelPhase:
         return self.store.read().models[model].phase
@@ -70,7 +72,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(module, "REROUTE_S", 0.0)
-    monkeypatch.setattr(module, "RENEW_S", 0.0)
+    monkeypatch.setattr(tenure, "RENEW_S", 0.0)
     made = Bench(tmp_path)
     yield made
     made.database.close()
@@ -270,7 +272,7 @@ async def test_kill_after_any_step_is_made_good(bench: Bench, kill_at: int) -> N
     except Killed:
         pass
     bench.lifecycle = bench.another()
-    bench.lifecycle._lease._owner = "the next process"
+    bench.lifecycle._tenure._lease._owner = "the next process"
     with bench.database.write() as connection:
         connection.exec_driver_sql("DELETE FROM leases")
     for _ in range(6):

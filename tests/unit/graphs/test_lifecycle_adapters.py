@@ -7,6 +7,7 @@ import pytest
 
 from deployments.errors import EngineFailed, UnreadableModel
 from graphs import lifecycle as module
+from graphs import tenure
 from graphs.model_app import app_name
 from tests.unit.graphs.registry import RUNNING, ready, spec
 from tests.unit.graphs.test_lifecycle import Bench
@@ -17,7 +18,7 @@ ADAPTER = "m:a@1"
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(module, "REROUTE_S", 0.0)
-    monkeypatch.setattr(module, "RENEW_S", 0.0)
+    monkeypatch.setattr(tenure, "RENEW_S", 0.0)
     made = Bench(tmp_path)
     made.apps.apps[app_name(ready(made.store))] = RUNNING
     yield made
