@@ -29,7 +29,7 @@ class Bench:
         self.database, self.store = opened(folder)
         self.apps = FakeApps()
         self.probed: list[str] = []
-        self.probe_error: Exception | None = None
+        self.probe_error: BaseException | None = None
         self.detached: list[str] = []
         self.detach_error: Exception | None = None
         lease = Lease(self.database, "models", tenure.LEASE_S)
@@ -318,3 +318,109 @@ async def test_database_that_is_lost_in_mid_load_is_waited_for(
     assert (bench.phase(), bench.apps.num_deployed) == ("loading", 1)
     await bench.passes(3)
     assert (bench.phase(), bench.apps.deleted) == ("ready", [])
+
+
+async def test_stale_pass_deletes_nothing_that_is_newer(bench: Bench) -> None:
+    """Its holder slept, another took the lease, loaded a model, and saw it ready."""
+    failed = bench.store.load(spec("late"))
+    stale = bench.store.read()
+    bench.apps.apps[app_name(failed)] = AppReport("DEPLOY_FAILED", "cheese")
+    assert bench.store.advance(failed, "ready", is_ready=True)
+    newer = app_name(ready(bench.store))
+    bench.apps.apps[newer] = RUNNING
+    await bench.lifecycle._compare(stale)
+    assert bench.apps.deleted == []
+    assert (bench.phase("late@1"), bench.phase()) == ("ready", "ready")
+
+
+async def test_application_that_comes_late_to_a_registry_at_rest_is_deleted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = load(bench.store)
+    bench.store.unload("m@1")
+    await bench.passes(2)
+    assert bench.phase() == "unloaded"
+    bench.apps.apps[name] = RUNNING
+    await bench.lifecycle.step()
+    assert bench.apps.deleted == []
+    for period in ("REST_PERIOD_S", "CALM_PERIOD_S"):
+        monkeypatch.setattr(module, period, 0.0)
+    await bench.lifecycle.step()
+    assert bench.apps.deleted == [name]
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), StoreUnavailable("not now")])
+async def test_model_that_cannot_be_deployed_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    deploy = bench.apps.deploy
+
+    async def refused(state: ModelState) -> None:
+        if state.id == "bad@1":
+            raise error
+        await deploy(state)
+
+    monkeypatch.setattr(bench.apps, "deploy", refused)
+    load(bench.store, name="bad")
+    name = load(bench.store)
+    await bench.passes()
+    assert list(bench.apps.apps) == [name]
+    assert bench.phase("bad@1") == "loading"
+
+
+async def test_time_in_which_nothing_ran_is_not_a_slow_start(bench: Bench) -> None:
+    name = load(bench.store)
+    with bench.database.write() as connection:
+        connection.exec_driver_sql("UPDATE models SET changed_at = 1")
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+    await bench.passes(2)
+    assert bench.phase() == "ready"
+
+
+async def test_slow_start_tells_why_its_probe_failed(bench: Bench) -> None:
+    name = load(bench.store)
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+    bench.probe_error = EngineFailed("the model is asleep")
+    await bench.passes(2)
+    bench.lifecycle._args = ModelsArgs(start_timeout_s=1e-6)
+    await bench.passes()
+    assert (bench.phase(), "the model is asleep" in bench.error()) == ("failed", True)
+
+
+async def test_probe_that_is_cancelled_is_made_again(bench: Bench) -> None:
+    name = load(bench.store)
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+    bench.probe_error = asyncio.CancelledError()
+    await bench.passes(2)
+    assert bench.phase() == "loading"
+    bench.probe_error = None
+    await bench.passes(2)
+    assert (bench.phase(), bench.probed) == ("ready", ["m@1", "m@1"])
+
+
+async def test_probe_of_a_model_that_is_unloaded_is_stopped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = load(bench.store)
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+    stopped = asyncio.Event()
+
+    async def endless(_: ModelState) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    monkeypatch.setattr(bench.lifecycle._proofs, "_probe", endless)
+    bench.lifecycle._is_calm = False
+    await bench.lifecycle.step()
+    await asyncio.sleep(0)
+    bench.store.unload("m@1")
+    bench.lifecycle._is_calm = False
+    await bench.lifecycle.step()
+    await asyncio.wait_for(stopped.wait(), 5)
+    assert bench.phase() == "unloading"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deployments.errors import ModelNotFound, ModelUnavailable
+from deployments.errors import ModelNotFound, ModelUnavailable, StoreUnavailable
 from deployments.stores.models import ModelStore
 from deployments.types import Adapter, ModelState, SwitchOrder
 from graphs import models as module
@@ -214,3 +214,72 @@ async def test_adapter_leaves_its_bases_handles_open(models: Models, store: Mode
     assert not loaded.handle.is_closed  # type: ignore[attr-defined]
     with pytest.raises(ModelNotFound):
         await models.find("m:a", "generation")
+
+
+async def test_share_of_a_target_that_is_away_goes_to_the_other(
+    models: Models, store: ModelStore
+) -> None:
+    ready(store)
+    canary = ready(store, version="2")
+    switch(store, "chat", "m@1")
+    switch(store, "chat", "m@2", percent=50)
+    store.advance(canary, "loading")
+    await models.refresh()
+    assert {await found(models, "chat") for _ in range(50)} == {"m@1"}
+    switch(store, "chat", "own", percent=50)
+    await models.refresh()
+    shares = {await found(models, "chat") for _ in range(200)}
+    assert shares == {"m@1", "the configuration's"}
+
+
+async def test_alias_says_which_of_the_configurations_models_is_meant(
+    models: Models, store: ModelStore
+) -> None:
+    switch(store, "chat", "own")
+    switch(store, "vectors", "own-embedder")
+    assert await models.route("chat", "generation") == "own"
+    assert await models.route("vectors", "embedding") == "own-embedder"
+    with pytest.raises(ModelNotFound):
+        await models.route("chat", "embedding")
+
+
+async def test_registry_is_followed_after_any_failure(
+    models: Models, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.0)
+    failures: list[Exception] = [KeyError("a row of another release"), StoreUnavailable("lost")]
+    revision = store.revision
+
+    def failing() -> int:
+        if failures:
+            raise failures.pop()
+        return revision()
+
+    monkeypatch.setattr(store, "revision", failing)
+    ready(store)
+    following = asyncio.ensure_future(models.follow(notes_use=False))
+    try:
+        async with asyncio.timeout(10):
+            while not models.ids("generation"):
+                await asyncio.sleep(0.01)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert failures == []
+
+
+async def test_use_that_could_not_be_noted_is_noted_later(
+    models: Models, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(store)
+    await models.find("m@1", "generation")
+
+    def lost(_: object) -> None:
+        raise StoreUnavailable("lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "note_use", lost)
+        with pytest.raises(StoreUnavailable):
+            await models._note_use()
+    await models._note_use()
+    assert store.read().models["m@1"].used_at is not None
