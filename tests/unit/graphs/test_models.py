@@ -10,33 +10,17 @@ import pytest
 
 from deployments.errors import ModelNotFound, ModelUnavailable, StoreUnavailable
 from deployments.stores.models import ModelStore
-from deployments.types import Adapter, ModelState, SwitchOrder
+from deployments.types import Adapter, SwitchOrder
 from graphs import models as module
-from graphs.loaded import Loaded
 from graphs.models import Models
-from tests.unit.graphs.registry import opened, ready, spec
+from tests.unit.graphs.registry import fake_loaded, opened, ready, spec
 
 OWN = {"own": "generation", "own-embedder": "embedding"}
 
 
-class FakeHandle:
-    """A handle that knows only what it stands for."""
-
-    def __init__(self, state: ModelState) -> None:
-        self.state = state
-        self.is_closed = False
-
-    async def shutdown_async(self) -> None:
-        self.is_closed = True
-
-
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelStore]:
-    def of(state: ModelState) -> Loaded:
-        handle: Any = FakeHandle(state)
-        return Loaded(state.id, handle, handle, handle, handle, handle)
-
-    monkeypatch.setattr(module.Loaded, "of", of)
+    monkeypatch.setattr(module.Loaded, "of", fake_loaded)
     database, store = opened(tmp_path)
     yield store
     database.close()

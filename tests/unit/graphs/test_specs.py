@@ -113,6 +113,9 @@ def test_devices_are_those_that_ray_has() -> None:
     assert spec_of(order(device="cuda:1"), 2, ModelsArgs()).num_gpus == 1
     with pytest.raises(InvalidRequest, match="cuda:0 to cuda:1, cpu"):
         spec_of(order(device="cuda:2"), 2, ModelsArgs())
+    with pytest.raises(InvalidRequest, match="must be `cuda`") as refused:
+        spec_of(order(device="cuda:1", engine="deepspeed", tensor_parallel=2), 2, ModelsArgs())
+    assert refused.value.param == "device"
 
 
 def test_replicas_see_their_gpus_as_the_first_ones() -> None:

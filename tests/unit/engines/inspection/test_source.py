@@ -1,9 +1,12 @@
+import errno
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deployments.config import ModelsArgs
+from deployments.engines.inspection.files import inspect
 from deployments.engines.inspection.source import find_source, is_trusted
 from deployments.errors import InvalidRequest, UnreadableModel
 from tests.unit.engines.inspection.material import LLAMA, folder, gguf
@@ -35,6 +38,11 @@ def test_folder_and_file_below_a_root_are_found(tmp_path: Path, args: ModelsArgs
         "{tmp}/models/link",
         "{tmp}/models/loop",
         "{tmp}/models/none",
+        "{tmp}/models/linked",
+        "{tmp}/models/deep",
+        "{tmp}/models/looping",
+        "{tmp}/models/" + "x" * 300,
+        "{tmp}/models/" + "x" * 300 + ".gguf",
         "{tmp}/models/m/config.json",
         "{tmp}/models/m\x00",
         "/",
@@ -54,6 +62,14 @@ def test_everything_else_is_refused(tmp_path: Path, args: ModelsArgs, source: st
         folder(tmp_path / name, LLAMA)
     (tmp_path / "models/link").symlink_to(tmp_path / "secret")
     (tmp_path / "models/loop").symlink_to(tmp_path / "models/loop")
+    linked, deep, looping = (
+        folder(tmp_path / "models" / name, LLAMA) for name in ("linked", "deep", "looping")
+    )
+    (linked / "tokenizer.json").unlink()
+    (linked / "tokenizer.json").symlink_to(tmp_path / "secret/tokenizer.json")
+    (deep / "inner").mkdir()
+    (deep / "inner/more").symlink_to(tmp_path / "secret")
+    (looping / "loop").symlink_to(looping / "loop")
     with pytest.raises(InvalidRequest) as refused:
         find_source(source.format(tmp=tmp_path), args)
     assert refused.value.param == "source"
@@ -97,3 +113,32 @@ def test_digest_must_be_the_files(tmp_path: Path, args: ModelsArgs) -> None:
 def test_hub_ids_that_are_none_are_refused_before_anything_is_asked(model: str) -> None:
     with pytest.raises(InvalidRequest, match="a model of a hub is"):
         find_source(f"hub:{model}", ModelsArgs(allow_hub=True))
+
+
+def test_links_that_stay_below_the_roots_are_followed(tmp_path: Path, args: ModelsArgs) -> None:
+    """As a hub's cache has them: names of a revision link to files by their hashes."""
+    path, blobs = folder(tmp_path / "models/m", LLAMA), tmp_path / "models/blobs"
+    blobs.mkdir()
+    (path / "model.safetensors").rename(blobs / "abc")
+    (path / "model.safetensors").symlink_to("../blobs/abc")
+    assert inspect(find_source(str(path), args), is_trusted=False).num_parameters == 8
+
+
+def test_file_that_may_not_be_read_is_told(
+    tmp_path: Path, args: ModelsArgs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder(tmp_path / "models/m", LLAMA)
+    weights = gguf(tmp_path / "models/m.gguf")
+    opened = Path.open
+
+    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self.suffix in (".gguf", ".safetensors"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", denied)
+    for source in (path, weights):
+        for digest in ("", "0" * 64):
+            with pytest.raises(UnreadableModel, match="cannot be read: Permission denied") as told:
+                inspect(find_source(str(source), args, digest=digest), is_trusted=False)
+            assert str(tmp_path) not in told.value.message
