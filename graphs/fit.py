@@ -13,7 +13,7 @@ from deployments.config import GeneratorArgs, ModelsArgs
 from deployments.engines.inspection.files import ModelFiles
 from deployments.errors import InsufficientResources
 from deployments.types import ModelSpec
-from graphs.model_app import args_of
+from graphs.model_app import GANG_ENGINES, RANK_CPUS, args_of
 
 PROCESS_BYTES = {"generation": 700 << 20, "embedding": 450 << 20, "reranking": 450 << 20}
 """What a replica's process takes beside its weights and its cache of tokens, by the model's kind.
@@ -156,8 +156,10 @@ def without(
 
 
 def _needs(spec: ModelSpec, args: ModelsArgs) -> NodeRoom:
-    """Return what one replica asks of Ray."""
-    return NodeRoom(args.replica_cpus, spec.num_gpus, spec.memory_bytes)
+    """Return what one replica asks of Ray, its ranks included."""
+    ranks = spec.tensor_parallel if spec.engine in GANG_ENGINES else 0
+    num_cpus = args.replica_cpus + RANK_CPUS * ranks
+    return NodeRoom(num_cpus, spec.num_gpus, spec.memory_bytes)
 
 
 def _replicas_on(node: NodeRoom, needs: NodeRoom) -> int:

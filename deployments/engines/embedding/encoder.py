@@ -36,7 +36,8 @@ def load_encoder(folder: ModelFolder, device: str, precision: str) -> "BertEncod
     if precision == "auto":
         precision = "int8" if can_round else _best_float(place)
     if precision == "int8" and not can_round:
-        raise EngineFailed("int8 needs a BERT model and a CPU with AVX-512 VNNI and BF16")
+        needs = "int8 needs a BERT model and a CPU with AVX-512 VNNI and BF16"
+        raise EngineFailed(f"{needs}; this model can be computed here in: fp32, bf16, fp16")
     if not is_bert:
         return PaddedEncoder(folder, place, _DTYPES[precision])
     samples = _samples(folder) if precision == "int8" else []

@@ -7,6 +7,7 @@ import pytest
 
 from deployments.config import GeneratorArgs, ModelsArgs
 from deployments.errors import InsufficientResources, InvalidRequest, UnreadableModel
+from deployments.gangs import RayRanks
 from deployments.types import LoadOrder, ModelState
 from graphs.fit import NodeRoom, check_fit, rooms
 from graphs.model_app import PREFIX, app_name, args_of, deployment_options
@@ -85,6 +86,7 @@ def test_more_cache_and_wider_numbers_need_more(files: Path) -> None:
         ({"source": "/x"}, "source", "no weights"),
         ({"options": {"nothing": 1}}, "options", "kv_cache_tokens"),
         ({"options": {"source": "/etc"}}, "options", "kv_cache_tokens"),
+        ({"options": {"tensor_parallel": 2}}, "options", "kv_cache_tokens"),
         ({"options": {"context_length": -1}}, "options.context_length", "greater"),
         ({"options": {"context_length": "much"}}, "options.context_length", "integer"),
         ({"kind": "generation", "engine": None, "source": "{files}/bert"}, "kind", "embedding"),
@@ -190,3 +192,27 @@ def test_traceback_shows_only_an_error_of_ours() -> None:
     assert error_of(text) == "the tokenizer is missing"
     assert "/secret" not in error_of('File "/secret/x"\nOSError: /secret/y')
     assert error_of(" ") == ""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_ranks_reach_the_engine_and_are_asked_of_ray_once(device: str) -> None:
+    split = spec(engine="deepspeed", tensor_parallel=3, device=device, memory_bytes=GIB)
+    args = args_of(split)
+    assert isinstance(args, GeneratorArgs)
+    assert args.tensor_parallel == 3
+    options = deployment_options(split, ModelsArgs(replica_cpus=0.5))
+    first, *ranks = options["placement_group_bundles"]
+    assert first == {"CPU": 0.5, "memory": GIB}
+    assert ranks == [RayRanks(args)._bundle] * 3
+    assert "num_gpus" not in options["ray_actor_options"]
+    gpus = 3 if device == "cuda" else 0
+    check_fit(split, ModelsArgs(), [NodeRoom(3.5, gpus, GIB)], GIB)
+    with pytest.raises(InsufficientResources, match="needs 3.5 logical CPUs"):
+        check_fit(split, ModelsArgs(), [NodeRoom(3, gpus, GIB)], GIB)
+
+
+def test_engine_of_one_process_has_its_gpus_itself() -> None:
+    split = spec(engine="vllm", tensor_parallel=2, device="cuda")
+    options = deployment_options(split, ModelsArgs())
+    assert options["ray_actor_options"]["num_gpus"] == 2
+    assert "placement_group_bundles" not in options
