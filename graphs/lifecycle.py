@@ -151,10 +151,11 @@ class Lifecycle:
             await self._load(state, report)
             return False
         if state.phase == "ready":
-            if report is not None and not report.is_going:
+            if report is not None and not (report.is_going or report.has_failed):
                 return True
             log.warning("%s should run and does not; it is loaded again", state.id)
-            await self._advance(state, "loading")
+            if await self._advance(state, "loading") and report is not None and report.has_failed:
+                await self._apps.delete(app_name(state))  # Serve has given it up for good
             return False
         if state.phase == "unloading":
             await self._unload(state, report)

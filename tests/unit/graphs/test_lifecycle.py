@@ -424,3 +424,14 @@ async def test_probe_of_a_model_that_is_unloaded_is_stopped(
     await bench.lifecycle.step()
     await asyncio.wait_for(stopped.wait(), 5)
     assert bench.phase() == "unloading"
+
+
+async def test_ready_model_that_serve_gave_up_is_loaded_once_more(bench: Bench) -> None:
+    """As after a kill of the controller and a replica that then cannot start."""
+    name = app_name(ready(bench.store))
+    bench.apps.apps[name] = AppReport("DEPLOY_FAILED", "cheese")
+    await bench.passes(2)
+    assert (bench.phase(), bench.apps.apps[name].status) == ("loading", "DEPLOYING")
+    bench.apps.apps[name] = AppReport("DEPLOY_FAILED", "cheese again")
+    await bench.passes()
+    assert (bench.phase(), bench.error()) == ("failed", "cheese again")
