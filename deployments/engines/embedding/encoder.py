@@ -82,7 +82,14 @@ class PaddedEncoder:
 
     def __init__(self, folder: ModelFolder, device: torch.device, dtype: torch.dtype) -> None:
         load: Callable[..., Any] = AutoModel.from_pretrained
-        self._model = load(folder.path, dtype=dtype, local_files_only=True).to(device).eval()
+        model = load(
+            folder.path,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        self._model = model.to(device).eval()
         self._pooling = folder.pooling
         self._device = device
         self._padding = int(self._model.config.pad_token_id or 0)
