@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from deployments.config import ModelsArgs
@@ -30,6 +31,15 @@ Told = Callable[[], Coroutine[Any, Any, None]]
 """Is called when the registry was changed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Free:
+    """What every node has free, all that it has, and the bytes of memory free on this machine."""
+
+    nodes: Sequence[NodeRoom]
+    total: Sequence[NodeRoom]
+    here: int
+
+
 class Room:
     """What is free, asked anew for every load."""
 
@@ -45,59 +55,65 @@ class Room:
         Raises:
             InsufficientResources: it does not fit; says what it needs and what is free.
         """
-        refusal = await self._refusal(spec)
+        refusal = self._refusal(spec, await self._free(spec))
         kept: set[str] = set()
         while refusal is not None:
-            registry = await asyncio.to_thread(self._store.read)
-            victims = [one for one in spare(registry) if one.id not in kept]
-            if not (self._args.evict and victims and await self._would_fit(spec, victims)):
+            victim = await self._victim(spec, kept) if self._args.evict else None
+            if victim is None:
+                if (refusal := self._refusal(spec, await self._free(spec))) is None:
+                    return  # Ray has only now said what is free
                 raise refusal
             try:
-                await self._evict(victims[0], spec)
+                await self._evict(victim, spec)
             except Conflict:  # it is needed after all
-                kept.add(victims[0].id)
+                kept.add(victim.id)
                 continue
             until = time.monotonic() + FREED_S
-            while refusal := await self._refusal(spec):
+            while refusal := self._refusal(spec, await self._free(spec)):
                 if time.monotonic() > until:
                     break
                 await asyncio.sleep(EVICTION_POLL_S)
 
-    async def _refusal(self, spec: ModelSpec) -> InsufficientResources | None:
-        nodes, _, free_bytes = await self._free(spec)
-        return self._checked(spec, nodes, free_bytes)
+    async def _victim(self, spec: ModelSpec, kept: set[str]) -> ModelState | None:
+        """Return who goes first of those that have to; None where no one has, or none helps."""
+        registry = await asyncio.to_thread(self._store.read)
+        victims = [one for one in spare(registry) if one.id not in kept]
+        free = await self._free(spec)
+        if not victims or self._refusal(spec, free, victims) is not None:
+            return None
+        for one in reversed(victims):  # who was used last stays first
+            rest = [other for other in victims if other is not one]
+            if self._refusal(spec, free, rest) is None:
+                victims = rest
+        return next(iter(victims), None)
 
-    async def _would_fit(self, spec: ModelSpec, victims: Sequence[ModelState]) -> bool:
-        """Return whether a model may fit once all the victims are gone, wherever they are."""
-        nodes, total, free_bytes = await self._free(spec)
-        specs = [one.spec for one in victims]
-        nodes = with_more(nodes, total, specs, self._args)
-        free_bytes += sum(one.memory_bytes * max(one.min_replicas, 1) for one in specs)
-        return self._checked(spec, nodes, free_bytes) is None
-
-    def _checked(
-        self, spec: ModelSpec, nodes: Sequence[NodeRoom], free_bytes: int
+    def _refusal(
+        self, spec: ModelSpec, free: Free, gone: Sequence[ModelState] = ()
     ) -> InsufficientResources | None:
+        """Return why a model does not fit, though some are gone, wherever they are."""
+        specs = [one.spec for one in gone]
+        nodes = with_more(free.nodes, free.total, specs, self._args)
+        here = free.here + sum(one.memory_bytes * max(one.min_replicas, 1) for one in specs)
         try:
-            check_fit(spec, self._args, nodes, free_bytes)
+            check_fit(spec, self._args, nodes, here)
         except InsufficientResources as error:
             return error
         return None
 
-    async def _free(self, spec: ModelSpec) -> tuple[list[NodeRoom], list[NodeRoom], int]:
-        """Return what is free on every node, all that it has, and this machine's free memory."""
+    async def _free(self, spec: ModelSpec) -> Free:
         registry = await asyncio.to_thread(self._store.read)
         total, free = await asyncio.to_thread(resources)
         here = await asyncio.to_thread(machine_free_bytes)
         coming = _coming(registry, spec.id)
         here -= sum(one.spec.memory_bytes * max(one.spec.min_replicas, 1) for one in coming)
+        nodes = rooms(total, free)
         try:
             reports = await self._apps.reports()
+            unplaced = [one.spec for one in coming for _ in range(_num_unplaced(one, reports))]
+            nodes = without(nodes, unplaced, self._args)
         except StoreUnavailable:  # then Ray's own figures are the best there is
-            return rooms(total, free), rooms(total, total), here
-        unplaced = [one.spec for one in coming for _ in range(_num_unplaced(one, reports))]
-        nodes = without(rooms(total, free), unplaced, self._args)
-        return nodes, rooms(total, total), here
+            pass
+        return Free(nodes, rooms(total, total), here)
 
     async def _evict(self, victim: ModelState, spec: ModelSpec) -> None:
         """Unload a model and wait until it is gone; raises Conflict where something needs it."""

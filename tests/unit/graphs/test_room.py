@@ -25,6 +25,7 @@ class Machine:
         self.store = store
         self.apps = FakeApps()
         self.cpus = 2.0
+        self.gpus = 0.0
         self.free_bytes = 8 * GIB
         self.stuck: set[str] = set()
         self.went: list[str] = []
@@ -34,9 +35,10 @@ class Machine:
         """Ray's tables; Ray notices a replica that went only when asked often enough."""
         running = len(self.apps.apps) + (len(self.went) if self.lag > 0 else 0)
         self.lag -= 1
-        total, free = {"CPU": self.cpus}, {"CPU": self.cpus - running / 2}
-        memory = {"memory": 64.0 * GIB}
-        return {"a": total | memory}, {"a": free | memory}
+        used = sum("gpu" in name for name in self.apps.apps)
+        total = {"CPU": self.cpus, "GPU": self.gpus, "memory": 64.0 * GIB}
+        free = total | {"CPU": self.cpus - running / 2, "GPU": self.gpus - used}
+        return {"a": total}, {"a": free}
 
     async def told(self) -> None:
         for state in self.store.read().models.values():
@@ -86,6 +88,21 @@ async def test_who_was_used_longest_ago_goes_first(machine: Machine) -> None:
     machine.store.note_use({"a@1": 4e9})
     await machine.room().make(spec())
     assert machine.went == ["b@1"]
+
+
+async def test_only_who_makes_the_difference_goes(machine: Machine) -> None:
+    """The GPU's model was used last, and the others have none to give."""
+    machine.gpus = 1.0
+    for name in ("old", "older"):
+        machine.run(name)
+    machine.run("gpu", device="cuda")
+    await machine.room().make(spec(device="cuda"))
+    assert machine.went == ["gpu@1"]
+    machine.cpus = 1.5
+    machine.run("last")
+    machine.went.clear()
+    await machine.room().make(spec(min_replicas=2, max_replicas=2))
+    assert machine.went == ["old@1", "older@1"]
 
 
 async def test_who_is_needed_never_goes(machine: Machine) -> None:
