@@ -10,7 +10,7 @@ from deployments.errors import InsufficientResources, InvalidRequest, Unreadable
 from deployments.gangs import RayRanks
 from deployments.types import LoadOrder, ModelState
 from graphs.fit import NodeRoom, check_fit, rooms
-from graphs.model_app import PREFIX, app_name, args_of, deployment_options
+from graphs.model_app import PREFIX, app_name, args_of, build_model, deployment_options
 from graphs.serve_apps import error_of
 from graphs.specs import spec_of
 from tests.unit.engines.inspection.material import BERT, LLAMA, folder, gguf
@@ -205,6 +205,8 @@ def test_ranks_reach_the_engine_and_are_asked_of_ray_once(device: str) -> None:
     assert first == {"CPU": 0.5, "memory": GIB}
     assert ranks == [RayRanks(args)._bundle] * 3
     assert "num_gpus" not in options["ray_actor_options"]
+    state = ModelState(spec=split, phase="loading", attempt=1, changed_at=0)
+    build_model(state, ModelsArgs())  # Serve checks that the replica fits into its bundle
     gpus = 3 if device == "cuda" else 0
     check_fit(split, ModelsArgs(), [NodeRoom(3.5, gpus, GIB)], GIB)
     with pytest.raises(InsufficientResources, match="needs 3.5 logical CPUs"):
