@@ -29,6 +29,7 @@ DEPLOY_S = 60.0
 """Longest waits for the controller; what it was told to do, it may do later."""
 
 NUM_THREADS = 4
+_THREADS = ThreadPoolExecutor(NUM_THREADS, "serve-controller")
 
 CANNOT_START = "a replica could not start; see the logs of its application"
 
@@ -84,11 +85,10 @@ class ServeApps:
 
     def __init__(self, args: ModelsArgs) -> None:
         self._args = args
-        self._threads = ThreadPoolExecutor(NUM_THREADS, "serve-controller")
 
     async def reports(self) -> Mapping[str, AppReport]:
         """Return the applications of models, by name."""
-        details = await self._asked(ANSWER_S, lambda: _client().get_serve_details())
+        details = await asked(ANSWER_S, lambda: _client().get_serve_details())
         return {
             name: _report(app)
             for name, app in details["applications"].items()
@@ -97,7 +97,7 @@ class ServeApps:
 
     async def targets(self) -> Mapping[tuple[str, str], int]:
         """Return how many replicas each deployment of each application should have now."""
-        details = await self._asked(ANSWER_S, lambda: _client().get_serve_details())
+        details = await asked(ANSWER_S, lambda: _client().get_serve_details())
         return {
             (app, name): deployment["target_num_replicas"] or 0
             for app, one in details["applications"].items()
@@ -108,7 +108,7 @@ class ServeApps:
         """Have a model's application run; InvalidRequest where its arguments are none."""
         app = build_model(state, self._args)
         target = serve.RunTarget(target=app, name=app_name(state), route_prefix=None)
-        await self._asked(
+        await asked(
             DEPLOY_S,
             lambda: serve.run_many(
                 [target],
@@ -119,14 +119,24 @@ class ServeApps:
 
     async def delete(self, name: str) -> None:
         """Have an application go once its requests have ended."""
-        await self._asked(ANSWER_S, lambda: _client().delete_apps([name], blocking=False))
+        await asked(ANSWER_S, lambda: _client().delete_apps([name], blocking=False))
 
-    async def _asked(self, timeout_s: float, question: Callable[[], Any]) -> Any:
-        answer = asyncio.get_running_loop().run_in_executor(self._threads, question)
-        try:
-            return await asyncio.wait_for(answer, timeout_s)
-        except (RayError, RayServeException, TimeoutError) as exc:
-            raise StoreUnavailable("Serve's controller does not answer; it is asked again") from exc
+
+async def asked(timeout_s: float, question: Callable[[], Any]) -> Any:
+    """Return the controller's answer.
+
+    Args:
+        timeout_s: longest wait for it.
+        question: blocks until the controller answers.
+
+    Raises:
+        StoreUnavailable: it does not, or is gone.
+    """
+    answer = asyncio.get_running_loop().run_in_executor(_THREADS, question)
+    try:
+        return await asyncio.wait_for(answer, timeout_s)
+    except (RayError, RayServeException, TimeoutError) as exc:
+        raise StoreUnavailable("Serve's controller does not answer; it is asked again") from exc
 
 
 def _client() -> Any:
