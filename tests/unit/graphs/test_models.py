@@ -267,3 +267,20 @@ async def test_use_that_could_not_be_noted_is_noted_later(
             await models._note_use()
     await models._note_use()
     assert store.read().models["m@1"].used_at is not None
+
+
+async def test_lost_database_takes_nothing_from_what_is_known(
+    models: Models, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(store)
+    switch(store, "chat", "m@1")
+    await models.refresh()
+
+    def lost() -> int:
+        raise StoreUnavailable("the database did not answer")
+
+    monkeypatch.setattr(store, "revision", lost)
+    for name in ("m@1", "m", "chat"):
+        assert await found(models, name) == "m@1"
+    with pytest.raises(StoreUnavailable):
+        await models.find("loaded-since", "generation")
