@@ -1,5 +1,6 @@
 """Models of every kind are read from folders with the real engines; their weights are random."""
 
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 import yaml
 from transformers import BertConfig, BertModel
 
-from tests.integration.test_models import state_of, unload
+from tests.chaos.test_store_kills import processes
+from tests.integration.test_models import unload
 from tests.stack import ROOT, Stack, running
 from tests.unit.engines.generation.transformers.tiny import save_llama
 from tests.unit.engines.reranking.tiny import SIZES, save_bert, save_tokenizer
@@ -71,13 +73,20 @@ def test_folders_say_their_kind_and_answer(client: httpx.Client, folders: Path) 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 @pytest.mark.timeout(600)
-def test_ranks_that_a_load_asks_for_share_the_model(client: httpx.Client, folders: Path) -> None:
+def test_ranks_that_a_load_asks_for_share_the_model(
+    client: httpx.Client, stack: Stack, folders: Path
+) -> None:
     options = {"context_length": 256, "kv_cache_tokens": 1024, "num_threads": 1}
     body = {"precision": "fp32", "options": options}
     load(client, "one@1", folders / "llama", **body)
     expected = complete(client, "one")
     unload(client, "one@1").raise_for_status()
-    load(client, "two@1", folders / "llama", engine="deepspeed", tensor_parallel=2, **body)
+    state = load(client, "two@1", folders / "llama", engine="deepspeed", tensor_parallel=2, **body)
+    assert (state["engine"], state["tensor_parallel"]) == ("deepspeed", 2)
+    assert len(processes(stack, "RankActor")) == 2
     assert complete(client, "two") == expected
-    assert state_of(client, "two@1")["tensor_parallel"] == 2
     unload(client, "two@1").raise_for_status()
+    deadline = time.monotonic() + 60
+    while processes(stack, "RankActor"):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
