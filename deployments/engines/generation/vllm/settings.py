@@ -14,6 +14,7 @@ from vllm.platforms import current_platform
 
 from deployments.config import GeneratorArgs
 from deployments.engines.generation.transformers.loading import dtype_of, read
+from deployments.engines.generation.vllm.executors import OneProcessExecutor, WorkersExecutor
 from deployments.engines.weights import locate
 from deployments.errors import EngineFailed
 
@@ -78,6 +79,7 @@ def engine_args(args: GeneratorArgs, folder: Path) -> AsyncEngineArgs:
     """Return vLLM's arguments for a model of ours."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     longest = int(getattr(config, "max_position_embeddings", 0) or args.context_length)
+    is_cpu = torch.device(args.device).type == "cpu"
     options: dict[str, Any] = {}
     if args.speculative_tokens:
         options["speculative_config"] = {
@@ -99,7 +101,11 @@ def engine_args(args: GeneratorArgs, folder: Path) -> AsyncEngineArgs:
         structured_outputs_config={"backend": "guidance", "disable_any_whitespace": True},
         enable_log_requests=False,
         # Compiled for a processor (0.32, bf16), it answered with other tokens than the model's.
-        enforce_eager=torch.device(args.device).type == "cpu",
+        enforce_eager=is_cpu,
+        # On a processor even one rank has a worker's process, for the sake of its threads.
+        distributed_executor_backend=(
+            WorkersExecutor if is_cpu or args.tensor_parallel > 1 else OneProcessExecutor
+        ),
         **options,
     )
 
