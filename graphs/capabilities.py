@@ -23,7 +23,7 @@ ENGINES: Mapping[ModelKind, Mapping[str, str]] = {
 PARALLEL_ENGINES = frozenset({"vllm", "deepspeed"})
 """Engines that split one model over several processes."""
 
-ADAPTER_ENGINES = frozenset({"transformers", "fake"})
+ADAPTER_ENGINES = frozenset({"transformers", "vllm", "fake"})
 """Engines that put an adapter on a base model."""
 
 DEFAULT_ENGINE = "transformers"

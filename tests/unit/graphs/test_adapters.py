@@ -74,7 +74,7 @@ def test_adapter_is_checked_as_every_source_is(tmp_path: Path) -> None:
 
 
 def test_base_must_have_an_engine_for_adapters(tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest, match="those that do: fake, transformers") as refused:
+    with pytest.raises(InvalidRequest, match="those that do: fake, transformers, vllm") as refused:
         made(adapter(tmp_path / "a"), base=spec(engine="deepspeed"))
     assert refused.value.param == "adapter"
 
