@@ -15,6 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 MIN_PAIR_TOKENS = 32
 """A smaller limit could fail to hold one character beside a query and the special tokens."""
 
+ADAPTER_RANK: Literal[16] = 16
+"""Rank that adapters have at most where nothing else is said; those of our tuning have it."""
+
 
 class Args(BaseModel):
     """Base of everything read from YAML: frozen, and an unknown key is an error."""
@@ -44,6 +47,12 @@ class GeneratorArgs(Args):
     speculative_tokens: int = Field(
         default=0, ge=0, le=16, description="guessed from the prompt in each step; vllm only"
     )
+    max_adapters: int = Field(
+        default=0, ge=0, le=64, description="that one batch may mix; vllm only, where 0 serves none"
+    )
+    max_adapter_rank: Literal[8, 16, 32, 64, 128, 256] = Field(
+        default=ADAPTER_RANK, description="memory is taken for max_adapters of it; vllm only"
+    )
     default_max_tokens: int = Field(default=512, ge=1)
     default_temperature: float = Field(default=1.0, ge=0, le=2)
     fake_token_delay_s: float = Field(default=0.001, ge=0, le=10, description="fake engine only")
@@ -54,6 +63,10 @@ class GeneratorArgs(Args):
             raise ValueError("tensor_parallel above 1 needs the vllm or deepspeed engine")
         if self.speculative_tokens and self.engine != "vllm":
             raise ValueError("speculative_tokens needs the vllm engine")
+        if self.max_adapters and self.engine != "vllm":
+            raise ValueError("max_adapters needs the vllm engine; the others have no such bound")
+        if self.max_adapter_rank != ADAPTER_RANK and not self.max_adapters:
+            raise ValueError("max_adapter_rank needs max_adapters")
         return self
 
 

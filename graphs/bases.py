@@ -32,6 +32,11 @@ class Bases:
             model: Loaded.behind(model, handle) for model, (_, handle) in (own or {}).items()
         }
 
+    @property
+    def ids(self) -> frozenset[str]:
+        """Return the ids of the configuration's models."""
+        return frozenset(self._own)
+
     def own(self, model: str) -> Loaded | None:
         """Return a model of the configuration."""
         return self._own.get(model)

@@ -23,7 +23,7 @@ ENGINES: Mapping[ModelKind, Mapping[str, str]] = {
 PARALLEL_ENGINES = frozenset({"vllm", "deepspeed"})
 """Engines that split one model over several processes."""
 
-ADAPTER_ENGINES = frozenset({"transformers", "fake"})
+ADAPTER_ENGINES = frozenset({"transformers", "vllm", "fake"})
 """Engines that put an adapter on a base model."""
 
 DEFAULT_ENGINE = "transformers"
@@ -60,6 +60,9 @@ def device_of(order: LoadOrder, num_gpus: int) -> str:
     if kind == "cuda" and int(index or 0) >= num_gpus:
         there = f"cuda:0 to cuda:{num_gpus - 1}, cpu" if num_gpus else "cpu"
         raise refused(f"this installation has no such GPU; there is: {there}", "device")
+    if index and order.tensor_parallel > 1:
+        message = "one GPU is named, tensor_parallel takes several: the device must be `cuda`"
+        raise refused(message, "device")
     return order.device
 
 

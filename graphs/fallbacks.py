@@ -10,13 +10,15 @@ from deployments.errors import (
     ModelNotFound,
     ModelUnavailable,
     Overloaded,
+    StoreUnavailable,
 )
 from deployments.types import Delta, Finished, GenerationEvent, GenerationRequest, PromptAccepted
 
 ACCEPT_S = 5.0
 """Longest wait until a replica has the prompt, while there is another model to ask."""
 
-CANNOT_BEGIN = (EngineFailed, ModelNotFound, ModelUnavailable, Overloaded)
+CANNOT_BEGIN = (EngineFailed, ModelNotFound, ModelUnavailable, Overloaded, StoreUnavailable)
+"""The last one: without the registry nobody can say where the model runs, or whether it does."""
 
 Events = AsyncGenerator[GenerationEvent, None]
 

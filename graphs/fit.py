@@ -13,7 +13,7 @@ from deployments.config import GeneratorArgs, ModelsArgs
 from deployments.engines.inspection.files import ModelFiles
 from deployments.errors import InsufficientResources
 from deployments.types import ModelSpec
-from graphs.model_app import args_of
+from graphs.model_app import GANG_ENGINES, RANK_CPUS, args_of
 
 PROCESS_BYTES = {"generation": 700 << 20, "embedding": 450 << 20, "reranking": 450 << 20}
 """What a replica's process takes beside its weights and its cache of tokens, by the model's kind.
@@ -67,7 +67,7 @@ def check_fit(
         free_bytes: this machine's free memory, less what other loads are about to take.
     """
     wanted = max(spec.min_replicas, 1)
-    needs = NodeRoom(args.replica_cpus, spec.num_gpus, spec.memory_bytes)
+    needs = _needs(spec, args)
     places = sum(_replicas_on(node, needs) for node in nodes)
     if places < wanted:
         raise InsufficientResources(
@@ -101,6 +101,65 @@ def rooms(
         for node in total
         for room in (free.get(node, {}),)
     ]
+
+
+def with_more(
+    nodes: Sequence[NodeRoom],
+    total: Sequence[NodeRoom],
+    specs: Sequence[ModelSpec],
+    args: ModelsArgs,
+) -> list[NodeRoom]:
+    """Return what nodes have free at the very most once models are gone, wherever they are.
+
+    Args:
+        nodes: what they have free now.
+        total: all that they have, in the same order.
+        specs: what would go.
+        args: what each replica asks of Ray.
+    """
+    counts = [max(spec.min_replicas, 1) for spec in specs]
+    needs = [_needs(spec, args) for spec in specs]
+    pairs = list(zip(counts, needs, strict=True))
+    more = NodeRoom(
+        sum(count * need.num_cpus for count, need in pairs),
+        sum(count * need.num_gpus for count, need in pairs),
+        sum(count * need.memory_bytes for count, need in pairs),
+    )
+    return [
+        NodeRoom(
+            min(has.num_cpus + more.num_cpus, most.num_cpus),
+            min(has.num_gpus + more.num_gpus, most.num_gpus),
+            min(has.memory_bytes + more.memory_bytes, most.memory_bytes),
+        )
+        for has, most in zip(nodes, total, strict=True)
+    ]
+
+
+def without(
+    nodes: Sequence[NodeRoom], specs: Sequence[ModelSpec], args: ModelsArgs
+) -> list[NodeRoom]:
+    """Return what nodes have left once each of some replicas has its place: the first that it fits.
+
+    A replica that fits nowhere takes nothing.
+    """
+    left = list(nodes)
+    for need in (_needs(spec, args) for spec in specs):
+        place = next((i for i, node in enumerate(left) if _replicas_on(node, need)), None)
+        if place is not None:
+            node = left[place]
+            left[place] = NodeRoom(
+                node.num_cpus - need.num_cpus,
+                node.num_gpus - need.num_gpus,
+                node.memory_bytes - need.memory_bytes,
+            )
+    return left
+
+
+def _needs(spec: ModelSpec, args: ModelsArgs) -> NodeRoom:
+    """Return what one replica asks of Ray, its ranks included."""
+    ranks = spec.tensor_parallel if spec.engine in GANG_ENGINES else 0
+    num_cpus = args.replica_cpus + RANK_CPUS * ranks
+    return NodeRoom(num_cpus, spec.num_gpus, spec.memory_bytes)
 
 
 def _replicas_on(node: NodeRoom, needs: NodeRoom) -> int:

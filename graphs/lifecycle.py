@@ -11,16 +11,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Container
 
 from deployments.config import ModelsArgs
-from deployments.errors import InvalidRequest, RagError
+from deployments.errors import InvalidRequest, RagError, StoreUnavailable
 from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
 from deployments.types import LOADED, LoadProgress, ModelPhase, ModelState, Registry
 from graphs.model_app import app_name
+from graphs.proofs import Probe, Proofs
 from graphs.routes import EMPTY
-from graphs.serve_apps import AppReport, Apps
+from graphs.serve_apps import CANNOT_START, AppReport, Apps
+from graphs.tenure import Tenure
 
 log = logging.getLogger("ray.serve")
 
@@ -28,14 +30,11 @@ PERIOD_S = 1.0
 CALM_PERIOD_S = 5.0
 """How often applications are compared where nothing has changed, and there are some."""
 
-LEASE_S = 10.0
-RENEW_S = 3.0
+REST_PERIOD_S = 60.0
+"""How often where there should be none: one may come late, deployed by who has lost the lease."""
+
 REROUTE_S = 2.0
 """How long an unloading model still gets its replicas: ingresses learn of it in a quarter of it."""
-
-Probe = Callable[[ModelState], Awaitable[None]]
-"""Has a model compute something small, or the replicas of a base give an adapter up; may raise a
-RagError."""
 
 Look = Callable[[ModelState, AppReport], LoadProgress]
 """Says how far a load is."""
@@ -53,21 +52,21 @@ class Lifecycle:
         probe: Probe,
         look: Look,
         detach: Probe,
+        own: Container[str],
     ) -> None:
+        """Take what to compare and change; `own` are the configuration's models, as bases."""
         self._store = store
-        self._lease = lease
+        self._tenure = Tenure(lease)
         self._apps = apps
         self._args = args
-        self._probe = probe
         self._look = look
         self._detach = detach
+        self._own = own
         self._wake = asyncio.Event()
-        self._renewed_at = float("-inf")
-        self._is_held = False
         self._compared_at = float("-inf")
         self._registry = EMPTY
         self._is_calm = False
-        self._probes: dict[str, asyncio.Task[None]] = {}
+        self._proofs = Proofs(store, probe, self.wake)
 
     def wake(self) -> None:
         """Look now: something was changed."""
@@ -92,16 +91,19 @@ class Lifecycle:
         """Make one pass, if there may be something to do and the lease is ours."""
         await self._read()
         models = self._registry.models.values()
-        if self._is_calm and all(one.phase == "unloaded" for one in models):
+        passed_s = time.monotonic() - self._compared_at
+        is_at_rest = self._is_calm and all(one.phase == "unloaded" for one in models)
+        if is_at_rest and passed_s < REST_PERIOD_S:
             return
-        if not await self._holds():
+        if await self._tenure.begins():
+            self._is_calm = False
+        if not await self._tenure.holds():
             return
         if any(one.retire_at is not None and one.retire_at <= time.time() for one in models):
             for state in await asyncio.to_thread(self._store.unload_retired, time.time()):
                 log.info("%s is unloaded: no alias names it any more", state.id)
             await self._read()
-        is_due = time.monotonic() - self._compared_at >= CALM_PERIOD_S
-        if is_due or not self._is_calm:
+        if passed_s >= CALM_PERIOD_S or not self._is_calm:
             self._is_calm = await self._compare(self._registry)
             self._compared_at = time.monotonic()
 
@@ -111,34 +113,37 @@ class Lifecycle:
             self._registry = await asyncio.to_thread(self._store.read)
             self._is_calm = False
 
-    async def _holds(self) -> bool:
-        now = time.monotonic()
-        if now - self._renewed_at >= RENEW_S:
-            was_held = self._is_held
-            self._is_held = await asyncio.to_thread(self._lease.hold)
-            self._renewed_at = now
-            if self._is_held and not was_held:
-                self._is_calm = False
-        return self._is_held
-
     async def _compare(self, registry: Registry) -> bool:
         """Take a step for every model that differs; return whether nothing is left to do."""
         reports = await self._apps.reports()
         is_calm = True
         for state in registry.models.values():
-            if not await self._holds():
+            if not await self._tenure.holds():
                 return False
-            if state.spec.base:
-                is_calm &= await self._settle_adapter(state, registry)
-            else:
-                is_calm &= await self._settle(state, reports.get(app_name(state)))
+            try:
+                if state.spec.base:
+                    is_calm &= await self._settle_adapter(state, registry)
+                else:
+                    is_calm &= await self._settle(state, reports.get(app_name(state)))
+            except RagError:  # of the database or the controller, which every model needs
+                raise
+            except Exception:  # whatever it is, the other models must get their step
+                is_calm = False
+                log.exception("%s could not be compared with what runs", state.id)
         wanted = {app_name(state) for state in registry.models.values()}
-        for name, report in reports.items():
-            if name not in wanted and not report.is_going:
-                log.warning("application %s belongs to no model; it is deleted", name)
-                await self._apps.delete(name)
-        self._forget_probes(wanted)
-        return is_calm
+        loading = (one for one in registry.models.values() if one.phase == "loading")
+        self._proofs.forget(but={app_name(state) for state in loading})
+        strays = {name for name, one in reports.items() if not one.is_going} - wanted
+        return is_calm and not (strays and await self._delete_strays(strays))
+
+    async def _delete_strays(self, strays: set[str]) -> bool:
+        """Delete applications of no model; a row is older than its application, so it is seen."""
+        registry = await asyncio.to_thread(self._store.read)
+        strays -= {app_name(state) for state in registry.models.values()}
+        for name in sorted(strays):
+            log.warning("application %s belongs to no model; it is deleted", name)
+            await self._apps.delete(name)
+        return bool(strays)
 
     async def _settle(self, state: ModelState, report: AppReport | None) -> bool:
         """Take one step for a model; return whether there is none to take."""
@@ -146,10 +151,11 @@ class Lifecycle:
             await self._load(state, report)
             return False
         if state.phase == "ready":
-            if report is not None and not report.is_going:
+            if report is not None and not (report.is_going or report.has_failed):
                 return True
             log.warning("%s should run and does not; it is loaded again", state.id)
-            await self._advance(state, "loading")
+            if await self._advance(state, "loading") and report is not None and report.has_failed:
+                await self._apps.delete(app_name(state))  # Serve has given it up for good
             return False
         if state.phase == "unloading":
             await self._unload(state, report)
@@ -160,16 +166,13 @@ class Lifecycle:
 
     async def _settle_adapter(self, state: ModelState, registry: Registry) -> bool:
         """Take one step for an adapter, which has no application but its base's; as `_settle`."""
-        base = registry.models.get(state.spec.base)  # None: one of the configuration, which runs
-        has_base = base is None or base.phase == "ready"
+        base = registry.models.get(state.spec.base)
+        has_base = base.phase == "ready" if base else state.spec.base in self._own
         if state.phase == "loading":
-            since = max(state.changed_at, base.changed_at if base else 0.0)
-            if base is not None and base.phase not in LOADED:
+            if has_base:
+                await self._load_adapter(state, base.changed_at if base else 0.0)
+            elif base is None or base.phase not in LOADED:
                 await self._advance(state, "failed", "the adapter's base is not loaded")
-            elif has_base and time.time() - since > self._args.start_timeout_s:
-                await self._advance(state, "failed", "its base did not answer with it in time")
-            elif has_base:
-                await self._prove(state)
             return False
         if state.phase == "ready" and not has_base:
             await self._advance(state, "loading")
@@ -187,52 +190,44 @@ class Lifecycle:
             await self._advance(state, "unloaded")
         return False
 
+    async def _load_adapter(self, state: ModelState, base_since: float) -> None:
+        if self._proofs.waited_s(state, base_since) > self._args.start_timeout_s:
+            error = self._proofs.last_error(state) or "its base did not answer with it in time"
+            await self._advance(state, "failed", error)
+        elif (wrong := self._proofs.prove(state)) is not None:
+            await self._advance(state, "failed", wrong.message)
+
     async def _load(self, state: ModelState, report: AppReport | None) -> None:
-        seconds = time.time() - state.changed_at
+        waited_s = self._proofs.waited_s(state)
         if report is not None and report.has_failed:
-            await self._fail(state, report.error)
-        elif seconds > self._args.start_timeout_s:
-            await self._fail(state, report.error if report else "")
+            await self._fail(state, report.error or CANNOT_START)
+        elif waited_s > self._args.start_timeout_s:
+            await self._fail(state, (report.error if report else "") or self._too_slow(state))
         elif report is None or report.is_going:
-            try:
-                await self._apps.deploy(state)
-            except InvalidRequest as error:
-                await self._fail(state, error.message)
+            await self._deploy(state)
         elif report.is_running:
-            await self._prove(state)
+            self._proofs.prove(state)
         else:
             progress = await asyncio.to_thread(self._look, state, report)
             await asyncio.to_thread(self._store.note_progress, state, progress)
 
-    async def _prove(self, state: ModelState) -> None:
-        """Mark a model ready once it has computed something; a probe goes on between passes."""
-        name = app_name(state)
-        if name not in self._probes:
-            self._probes[name] = asyncio.ensure_future(self._probed(state))
-        elif self._probes[name].done():
-            task = self._probes.pop(name)
-            if (error := task.exception()) is not None:
-                text = error.message if isinstance(error, RagError) else type(error).__name__
-                log.warning("%s does not answer yet: %s", state.id, text)
-                if state.spec.base and isinstance(error, InvalidRequest):
-                    await self._advance(state, "failed", error.message)
-
-    async def _probed(self, state: ModelState) -> None:
-        await self._probe(state)
-        seconds = time.time() - state.changed_at
-        size = state.spec.num_bytes
-        progress = LoadProgress(size, size, round(seconds, 2))
-        await asyncio.to_thread(self._store.note_progress, state, progress)
-        is_first = state.ready_at is None  # what was lost and is back has been ready for longer
-        if await asyncio.to_thread(self._store.advance, state, "ready", is_ready=is_first):
-            log.info("%s is ready after %.1f s", state.id, seconds)
-        self.wake()
+    async def _deploy(self, state: ModelState) -> None:
+        try:
+            await self._apps.deploy(state)
+        except InvalidRequest as error:
+            await self._fail(state, error.message)
+        except StoreUnavailable as error:  # of this application perhaps; the others have their turn
+            log.warning("%s is not deployed yet: %s", state.id, error.message)
 
     async def _fail(self, state: ModelState, error: str) -> None:
-        error = error or f"it did not answer within {self._args.start_timeout_s:g} s"
-        log.error("%s could not be loaded: %s", state.id, error)
-        await self._advance(state, "failed", error)
-        await self._apps.delete(app_name(state))
+        if await self._advance(state, "failed", error):
+            log.error("%s could not be loaded: %s", state.id, error)
+            await self._apps.delete(app_name(state))
+
+    def _too_slow(self, state: ModelState) -> str:
+        why = self._proofs.last_error(state)
+        text = f"it did not answer within {self._args.start_timeout_s:g} s"
+        return f"{text}: {why}" if why else text
 
     async def _unload(self, state: ModelState, report: AppReport | None) -> None:
         """Delete the application once no ingress sends it requests; those it has are finished."""
@@ -241,10 +236,8 @@ class Lifecycle:
         elif not report.is_going and time.time() - state.changed_at >= REROUTE_S:
             await self._apps.delete(app_name(state))
 
-    async def _advance(self, state: ModelState, phase: ModelPhase, error: str = "") -> None:
-        await asyncio.to_thread(self._store.advance, state, phase, error=error)
+    async def _advance(self, state: ModelState, phase: ModelPhase, error: str = "") -> bool:
+        """Return whether the model was still as `state` says, and is in the next phase now."""
+        is_done = await asyncio.to_thread(self._store.advance, state, phase, error=error)
         self.wake()
-
-    def _forget_probes(self, wanted: set[str]) -> None:
-        for name in self._probes.keys() - wanted:
-            self._probes.pop(name).cancel()
+        return is_done

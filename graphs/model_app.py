@@ -38,8 +38,14 @@ ARGS: dict[ModelKind, type[Args]] = {
     "embedding": EmbedderArgs,
     "reranking": RerankerArgs,
 }
-CHOSEN = frozenset({"model", "engine", "source", "device", "precision"})
+CHOSEN = frozenset({"model", "engine", "source", "device", "precision", "tensor_parallel"})
 """Arguments that a load has fields of its own for; all others may be among its `options`."""
+
+GANG_ENGINES = frozenset({"deepspeed"})
+"""Engines whose ranks are actors beside the replica, in one placement group with it."""
+
+RANK_CPUS = 1.0
+"""Logical CPUs that a rank asks of Ray (``deployments/gangs.py``)."""
 
 
 def app_name(state: ModelState) -> str:
@@ -60,13 +66,15 @@ def args_of(spec: ModelSpec) -> Args:
     Raises:
         InvalidRequest: an option is unknown or out of bounds; names it.
     """
-    chosen = {
+    chosen: dict[str, Any] = {
         "model": spec.id,
         "engine": spec.engine,
         "source": spec.location,
         "device": replica_device(spec),
         "precision": spec.precision,
     }
+    if spec.kind == "generation":
+        chosen["tensor_parallel"] = spec.tensor_parallel
     return checked_args(spec.kind, chosen, spec.options)
 
 
@@ -101,7 +109,7 @@ def build_model(state: ModelState, args: ModelsArgs) -> Application:
 def deployment_options(spec: ModelSpec, args: ModelsArgs) -> dict[str, Any]:
     """Return how much runs, and what each replica asks of Ray."""
     actor: dict[str, Any] = {"num_cpus": args.replica_cpus}
-    if spec.num_gpus:
+    if spec.num_gpus and spec.engine not in GANG_ENGINES:
         actor["num_gpus"] = spec.num_gpus
     if spec.memory_bytes:
         actor["memory"] = spec.memory_bytes
@@ -120,6 +128,11 @@ def deployment_options(spec: ModelSpec, args: ModelsArgs) -> dict[str, Any]:
         "max_constructor_retry_count": MAX_START_ATTEMPTS,
         "ray_actor_options": actor,
     }
+    if spec.engine in GANG_ENGINES:
+        own = {"CPU": args.replica_cpus}
+        own |= {"memory": spec.memory_bytes} if spec.memory_bytes else {}
+        rank = {"CPU": RANK_CPUS} | ({"GPU": 1.0} if spec.num_gpus else {})
+        options["placement_group_bundles"] = [own, *[rank] * spec.tensor_parallel]
     if spec.min_replicas == spec.max_replicas:
         return options | {"num_replicas": spec.min_replicas}
     scaling = {

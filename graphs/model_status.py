@@ -50,8 +50,8 @@ class StatusBoard:
     async def status(self, registry: Registry, deadline: Deadline) -> ClusterStatus:
         """Return the configuration's models and the registry's, aliases, and machines."""
         try:
-            targets = await self._apps.targets()
-        except StoreUnavailable:  # everything else can be told
+            targets = await asyncio.wait_for(self._apps.targets(), LEARN_S)
+        except (StoreUnavailable, TimeoutError):  # everything else can be told
             targets = {}
         states = registry.models.values()
         models = await asyncio.gather(

@@ -7,7 +7,6 @@ one comparison. It does not know how models are loaded (``lifecycle.py``).
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import time
@@ -68,24 +67,33 @@ class Models:
             ModelNotFound: nothing of this kind has this id.
             ModelUnavailable: it is being loaded, or is not loaded any more.
         """
+        found = await self.route(model, kind)
+        return None if isinstance(found, str) else found
+
+    async def route(self, model: str, kind: ModelKind) -> Loaded | str:
+        """Return the same, of the configuration's models the id that the request means."""
         if self.own.get(model) == kind:
-            return None
+            return model
         try:
             return self._pick(model, kind)
         except (ModelNotFound, ModelUnavailable):  # loaded a moment ago, perhaps
             await self.refresh()
             return self._pick(model, kind)
 
-    def _pick(self, model: str, kind: ModelKind) -> Loaded | None:
+    def _pick(self, model: str, kind: ModelKind) -> Loaded | str:
         routes = self.routes
         alias = routes.registry.aliases.get(model)
-        chosen = routes.names.get(model, model) if alias is None else drawn(alias)
-        found = routes.loaded(kind).get(chosen)
+        ready = routes.loaded(kind)
+        if alias is None:
+            chosen = routes.names.get(model, model)
+        else:
+            chosen = drawn(alias, lambda one: one in ready or self.own.get(one) == kind)
+        found = ready.get(chosen)
         if found is not None:
             self._used[chosen] = time.time()
             return found
         if alias is not None and self.own.get(chosen) == kind:
-            return None
+            return chosen
         raise missing(routes.registry, model, chosen, kind)
 
     async def refresh(self) -> None:
@@ -99,12 +107,23 @@ class Models:
         """Keep the routes fresh, for ever; `notes_use` writes down when models were used."""
         while True:
             await asyncio.sleep(POLL_S)
-            with contextlib.suppress(RagError):  # the old routes are better than none
+            try:
                 await self.refresh()
                 if notes_use and self._used and time.monotonic() - self._noted_at > NOTE_USE_S:
-                    used, self._used = self._used, {}
-                    self._noted_at = time.monotonic()
-                    await asyncio.to_thread(self._store.note_use, used)
+                    await self._note_use()
+            except RagError:  # the old routes are better than none
+                pass
+            except Exception:  # whatever it is, later changes must be followed
+                log.exception("the registry of models could not be followed")
+
+    async def _note_use(self) -> None:
+        self._noted_at = time.monotonic()
+        used, self._used = self._used, {}
+        try:
+            await asyncio.to_thread(self._store.note_use, used)
+        except RagError:
+            self._used = used | self._used
+            raise
 
     async def probe(self, state: ModelState) -> None:
         """Have a model compute something small; raises what its replica raises."""

@@ -5,7 +5,6 @@ three handle calls.
 """
 
 import asyncio
-import dataclasses
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
@@ -14,9 +13,8 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
-from deployments.delivery.inbox import Inbox
 from deployments.embedder import Embedder
-from deployments.errors import InvalidRequest, RagError
+from deployments.errors import RagError
 from deployments.generator import Generator
 from deployments.ingress.replica import Ingress
 from deployments.reranker import Reranker
@@ -24,35 +22,27 @@ from deployments.retriever import Retriever
 from deployments.stores.buckets import Shard
 from deployments.types import (
     AnswerEvent,
-    Delta,
-    Finished,
-    GenerationEvent,
     GenerationRequest,
-    Grounding,
     PromptAccepted,
     Relevance,
     Retrieval,
-    ScoredChunk,
-    SearchRequest,
     Sources,
 )
+from graphs.answers import Answers
 from graphs.args import RagArgs
 from graphs.corpus import Corpus
 from graphs.embedders import Embedders, embedder_name
-from graphs.fallbacks import with_fallbacks
+from graphs.generations import Generations
 from graphs.handles import (
     Deadline,
     call,
     call_all,
-    delivered,
     has_peers,
-    node_address,
     plainly_pickled,
 )
 from graphs.metrics import cluster_metrics
 from graphs.model_operations import ModelOperations
 from graphs.model_status import OwnModel
-from graphs.relevance import relevant
 from graphs.resting import call_awake, check
 from graphs.shards import ROUTER, Shards, shard_name
 
@@ -94,16 +84,14 @@ class RagGraph(Corpus, ModelOperations):
         )
         self._args = args
         self._generator = plainly_pickled(generator)
-        self._deliver = self._generator.options(method_name="deliver")
-        self._complete = self._generator.options(method_name="complete")
-        self._inbox = Inbox(node_address())
-        self._own_ids = frozenset(("", args.generator.model))
+        self._answers = Answers(args.answer)
         configured = zip((args.embedder, *args.embedders), handles, strict=True)
         own = [OwnModel("generation", args.generator, self._generator)]
         own += [OwnModel("embedding", one, handle) for one, handle in configured]
         if args.reranker is not None and self._reranker is not None:
             own.append(OwnModel("reranking", args.reranker, self._reranker))
         ModelOperations.__init__(self, own, args.models)
+        self._generations = Generations(self._generator, args.generator.model, self.models)
         self._embedders.find = self.models.embedder
 
     @property
@@ -127,10 +115,10 @@ class RagGraph(Corpus, ModelOperations):
         """Return one score in [0, 1] per text, in order; None is the default model."""
         if model is None or model in self._reranking.models:
             return await super().rerank(query, texts, model=model, timeout_s=timeout_s)
-        loaded = await self.models.find(model, "reranking")
-        if loaded is None:
-            return await super().rerank(query, texts, model=None, timeout_s=timeout_s)
-        return await call(loaded.rerank.remote(query, list(texts)), Deadline(timeout_s))
+        found = await self.models.route(model, "reranking")
+        if isinstance(found, str):
+            return await super().rerank(query, texts, model=found, timeout_s=timeout_s)
+        return await call(found.rerank.remote(query, list(texts)), Deadline(timeout_s))
 
     async def maintain(self) -> None:
         """Do what others began and could not finish, and keep models as they should be."""
@@ -141,7 +129,7 @@ class RagGraph(Corpus, ModelOperations):
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[AnswerEvent]:
         """Yield `PromptAccepted`, then each choice's deltas and `Finished`, interleaved."""
-        return self._events(request, self._deadline(timeout_s))
+        return self._generations.events(request, self._deadline(timeout_s))
 
     async def answer(
         self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
@@ -151,22 +139,17 @@ class RagGraph(Corpus, ModelOperations):
         With no passage above the least score the model is not asked: the answer says so.
         """
         deadline = self._deadline(timeout_s)
-        if request.model not in self._own_ids and not request.fallbacks:
-            await self.models.find(request.model, "generation")  # fails before any work is done
+        await self._generations.check(request)
         search = self._search_reranked if retrieval.is_reranked else self._search
-        chunks = await search(self._passage_search(request, retrieval), deadline)
+        chunks = await search(self._answers.search(request, retrieval), deadline)
         if retrieval.top_k is None:
-            chunks = relevant(
-                chunks,
-                _question(request),
-                strong_score=self._args.answer.strong_score,
-                relative_score=self._args.answer.relative_score,
-            )
+            chunks = self._answers.relevant(request, chunks)
         if not chunks and request.sampling.grammar is None:
-            for event in self._unknown(request):
+            for event in self._answers.unknown(request):
                 yield event
             return
-        async with aclosing(self._events(self._ground(request, chunks), deadline)) as events:
+        grounded = self._answers.grounded(request, chunks)
+        async with aclosing(self._generations.events(grounded, deadline)) as events:
             async for event in events:
                 yield event
                 if isinstance(event, PromptAccepted):
@@ -209,68 +192,6 @@ class RagGraph(Corpus, ModelOperations):
         )
         if has_peers():
             await self.forget_loaded(late_s, deadline)
-
-    async def _events(
-        self, request: GenerationRequest, deadline: Deadline
-    ) -> AsyncGenerator[GenerationEvent]:
-        """Yield a generation's events: as they come, or at its end where nobody reads along."""
-        if request.fallbacks:
-            events = with_fallbacks(request, lambda one: self._events(one, deadline))
-            async with aclosing(events):
-                async for event in events:
-                    yield event
-            return
-        deliver, complete = self._deliver, self._complete
-        if request.model not in self._own_ids:
-            loaded = await self.models.find(request.model, "generation")
-            if loaded is not None:
-                deliver, complete = loaded.deliver, loaded.complete
-                request = dataclasses.replace(request, adapter=loaded.adapter)
-        if not request.is_streamed:
-            for event in await call(complete.remote(request), deadline):
-                yield event
-            return
-        subscription = await self._inbox.open()
-        try:
-            response = deliver.remote(request, subscription.reply_to)
-            async with aclosing(delivered(response, subscription, request.n, deadline)) as events:
-                async for event in events:
-                    yield event
-        finally:
-            self._inbox.close(subscription)
-
-    def _passage_search(self, request: GenerationRequest, retrieval: Retrieval) -> SearchRequest:
-        defaults = self._args.answer
-        return SearchRequest(
-            collection=retrieval.collection,
-            query=_question(request),
-            top_k=defaults.top_k if retrieval.top_k is None else retrieval.top_k,
-            mode=defaults.mode,
-            min_score=defaults.min_score if retrieval.min_score is None else retrieval.min_score,
-            filter=retrieval.filter,
-        )
-
-    def _ground(self, request: GenerationRequest, chunks: list[ScoredChunk]) -> GenerationRequest:
-        grounding = Grounding(self._args.answer.template, tuple(chunk.text for chunk in chunks))
-        sampling = request.sampling
-        if sampling.temperature is None:
-            sampling = dataclasses.replace(sampling, temperature=self._args.answer.temperature)
-        return dataclasses.replace(request, grounding=grounding, sampling=sampling)
-
-    def _unknown(self, request: GenerationRequest) -> list[AnswerEvent]:
-        events: list[AnswerEvent] = [PromptAccepted(prompt_tokens=0), Sources(())]
-        for index in range(request.n):
-            events += [Delta(self._args.answer.unknown, index), Finished("stop", 0, index)]
-        return events
-
-
-def _question(request: GenerationRequest) -> str:
-    if request.prompt is not None:
-        return request.prompt
-    questions = [message.content for message in request.messages if message.role == "user"]
-    if not questions or not questions[-1].strip():
-        raise InvalidRequest("an answer from a collection needs a question in a user message")
-    return questions[-1]
 
 
 def build(args: RagArgs) -> Application:

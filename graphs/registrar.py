@@ -7,42 +7,40 @@ engine can do what is asked, and that there is room. The rest is the lifecycle's
 import asyncio
 import dataclasses
 import logging
-import time
 
 from deployments.config import ModelsArgs
 from deployments.errors import (
     Conflict,
     EngineFailed,
-    InsufficientResources,
 )
 from deployments.stores.database import Database
 from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
 from deployments.types import (
+    LOADED,
     Alias,
     LoadOrder,
     ModelSpec,
     ModelState,
-    Registry,
     SwitchOrder,
 )
 from graphs.adapters import adapter_spec
-from graphs.fit import check_fit, machine_free_bytes, rooms
+from graphs.fit import machine_free_bytes
 from graphs.handles import Deadline, call_every, has_peers
-from graphs.lifecycle import LEASE_S, Lifecycle
+from graphs.lifecycle import Lifecycle
 from graphs.loaded import Loaded, closed, knows_replicas
 from graphs.model_app import app_name
 from graphs.models import Models
 from graphs.progress import Observer
 from graphs.ray_resources import num_gpus, resources
+from graphs.room import Room
 from graphs.serve_apps import Apps
-from graphs.specs import spec_of
-from graphs.versions import least_used, not_known, version_of
+from graphs.specs import order_of, spec_of
+from graphs.tenure import LEASE_S
+from graphs.versions import not_known, version_of
 
 log = logging.getLogger("ray.serve")
 
-EVICTION_TIMEOUT_S = 60.0
-EVICTION_POLL_S = 0.2
 FORGET_LEARN_S = 30.0
 
 
@@ -63,8 +61,17 @@ class Registrar:
         self._apps = apps
         self._observer = Observer()
         lease = Lease(database, "models", LEASE_S)
+        self._room = Room(store, apps, args, self._changed)
+        self._one_at_a_time = asyncio.Lock()
         self._lifecycle = Lifecycle(
-            store, lease, apps, args, models.probe, self._observer.look, models.detach
+            store,
+            lease,
+            apps,
+            args,
+            models.probe,
+            self._observer.look,
+            models.detach,
+            models.bases.ids,
         )
 
     async def maintain(self) -> None:
@@ -92,21 +99,17 @@ class Registrar:
         else:
             total, _ = await asyncio.to_thread(resources)
             spec = await asyncio.to_thread(spec_of, order, num_gpus(total), self._args)
-        known = registry.models.get(spec.id)
-        if known is None or known.phase in ("failed", "unloaded"):
-            await self._make_room(spec)
-        state = await asyncio.to_thread(self._store.load, spec)
+        state = await self._loaded(spec)
         await self._changed()
         return state
 
     async def reload(self, model: str) -> ModelState:
-        """Want a version to run that was loaded before, as it was; see `load`."""
+        """Want a version to run that was loaded before, as it was; see `load`.
+
+        Its files are checked again: they may be others, or not allowed any more.
+        """
         state = await self.state(model)
-        if state.phase in ("failed", "unloaded"):
-            await self._make_room(state.spec)
-        state = await asyncio.to_thread(self._store.load, state.spec)
-        await self._changed()
-        return state
+        return state if state.phase in LOADED else await self.load(order_of(state.spec))
 
     async def unload(self, model: str, *, force: bool) -> ModelState:
         """Want a model to be gone; see `ModelStore.unload`."""
@@ -161,45 +164,27 @@ class Registrar:
         await self._models.refresh()
         self._lifecycle.wake()
 
-    async def _make_room(self, spec: ModelSpec) -> None:
-        """Raise InsufficientResources unless it fits; unload others first where that is allowed.
+    async def _loaded(self, spec: ModelSpec) -> ModelState:
+        """Write down that a model is wanted, once there is room for it."""
+        if not await self._needs_room(spec):
+            return await asyncio.to_thread(self._store.load, spec)
+        async with self._one_at_a_time:  # two at once would both take what is free
+            if await self._needs_room(spec):
+                await self._make_room(spec)
+            return await asyncio.to_thread(self._store.load, spec)
 
-        An adapter's base must be able to read it.
-        """
+    async def _needs_room(self, spec: ModelSpec) -> bool:
+        registry = await asyncio.to_thread(self._store.read)
+        known = registry.models.get(spec.id)
+        return known is None or known.phase in ("failed", "unloaded")
+
+    async def _make_room(self, spec: ModelSpec) -> None:
+        """Raise InsufficientResources unless it fits; an adapter's base must be able to read it."""
         if spec.base:
             registry = await asyncio.to_thread(self._store.read)
             await self._models.bases.check(spec, registry)
-            return
-        while True:
-            registry = await asyncio.to_thread(self._store.read)
-            try:
-                await asyncio.to_thread(self._check_fit, spec, registry)
-            except InsufficientResources:
-                victim = least_used(registry) if self._args.evict else None
-                if victim is None:
-                    raise
-                log.warning("%s is unloaded to make room for %s", victim.id, spec.id)
-                await asyncio.to_thread(self._store.unload, victim.id)
-                await self._changed()
-                await self._gone(victim)
-            else:
-                return
-
-    def _check_fit(self, spec: ModelSpec, registry: Registry) -> None:
-        total, free = resources()
-        coming = sum(
-            one.spec.memory_bytes * max(one.spec.min_replicas, 1)
-            for one in registry.models.values()
-            if one.phase == "loading" and one.id != spec.id
-        )
-        check_fit(spec, self._args, rooms(total, free), machine_free_bytes() - coming)
-
-    async def _gone(self, victim: ModelState) -> None:
-        deadline = time.monotonic() + EVICTION_TIMEOUT_S
-        while (await self.state(victim.id)).phase == "unloading":
-            if time.monotonic() > deadline:
-                raise InsufficientResources(f"{victim.id} has to go first, but is still in use")
-            await asyncio.sleep(EVICTION_POLL_S)
+        else:
+            await self._room.make(spec)
 
 
 async def _forget(state: ModelState, late_s: float, deadline: Deadline) -> None:

@@ -3,7 +3,6 @@
 A check must not wake them: a call does, since it waits for a replica; a broadcast does not.
 """
 
-import asyncio
 from typing import Any
 
 from ray import serve
@@ -11,10 +10,12 @@ from ray.serve.handle import DeploymentHandle
 
 from deployments.errors import NoReplica, RagError
 from graphs.handles import Deadline, broadcast, call, call_every
-from graphs.serve_apps import plain
+from graphs.serve_apps import asked, plain
 
 BROADCAST_TIMEOUT_S = 1.0
 """After that, one replica that answers is enough: another one may be stuck."""
+
+STATUS_TIMEOUT_S = 3.0
 
 WELL = {"HEALTHY", "UPSCALING", "DOWNSCALING"}
 """States of a deployment, in Serve's words, in which it may have no replica on purpose."""
@@ -31,7 +32,7 @@ async def check(handle: DeploymentHandle[Any], deadline: Deadline) -> None:
         if any(not isinstance(answer, BaseException) for answer in answers):
             return
     except NoReplica:
-        if await asyncio.to_thread(_is_at_rest, handle.app_name, handle.deployment_name):
+        if await _is_at_rest(handle.app_name, handle.deployment_name):
             return
         raise
     except RagError:
@@ -50,13 +51,18 @@ async def call_awake(
     try:
         await call_every(handle, method, deadline, *args)
     except NoReplica:
-        if not await asyncio.to_thread(_is_at_rest, handle.app_name, handle.deployment_name):
+        if not await _is_at_rest(handle.app_name, handle.deployment_name):
             raise
 
 
-def _is_at_rest(application: str, deployment: str) -> bool:
-    """Return whether Serve is content with no replica; a lost one leaves it discontented."""
-    found = serve.status().applications.get(application)
+async def _is_at_rest(application: str, deployment: str) -> bool:
+    """Return whether Serve is content with no replica; a lost one leaves it discontented.
+
+    Raises:
+        StoreUnavailable: its controller does not say.
+    """
+    status_of_all = await asked(STATUS_TIMEOUT_S, serve.status)
+    found = status_of_all.applications.get(application)
     status = found.deployments.get(deployment) if found else None
     if status is None or status.status.value not in WELL:
         return False

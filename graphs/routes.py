@@ -1,7 +1,7 @@
 """What every id means, as of one revision of the registry. It asks nobody."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from deployments.errors import ModelNotFound, ModelUnavailable, RagError
@@ -31,16 +31,13 @@ class Routes:
         return self.ready.get(kind, {})
 
 
-def drawn(alias: Alias) -> str:
-    """Return one of an alias's targets, by their shares."""
-    if len(alias.targets) == 1:
-        return alias.targets[0].model
-    point = random.random() * 100  # noqa: S311 - no secret
-    for target in alias.targets:
-        point -= target.percent
-        if point < 0:
-            return target.model
-    return alias.main
+def drawn(alias: Alias, is_able: Callable[[str], bool]) -> str:
+    """Return one of an alias's targets, by their shares; where only one is able, that one."""
+    targets = [one for one in alias.targets if is_able(one.model)] or alias.targets
+    if len(targets) == 1:
+        return targets[0].model
+    shares = [target.percent for target in targets]
+    return random.choices(targets, shares)[0].model  # noqa: S311 - no secret
 
 
 def ids_of(

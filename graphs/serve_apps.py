@@ -1,11 +1,13 @@
 """Serve's applications as the lifecycle of models sees them: deploy, delete, and what runs.
 
-Ray's client blocks, so every call runs on a thread. It does not know what should run.
+Ray's client blocks, for as long as the controller says nothing, so every call runs on a thread of
+its own kind: those that the database and all else need stay free. It does not know what should run.
 """
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +23,15 @@ from graphs.model_app import PREFIX, app_name, build_model
 
 OUR_ERROR = re.compile(r"^(?:deployments\.errors\.)\w+: (.+)$", re.MULTILINE)
 """What a replica raised, where it was an error of ours: those messages hold no secrets."""
+
+ANSWER_S = 15.0
+DEPLOY_S = 60.0
+"""Longest waits for the controller; what it was told to do, it may do later."""
+
+NUM_THREADS = 4
+_THREADS = ThreadPoolExecutor(NUM_THREADS, "serve-controller")
+
+CANNOT_START = "a replica could not start; see the logs of its application"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +88,7 @@ class ServeApps:
 
     async def reports(self) -> Mapping[str, AppReport]:
         """Return the applications of models, by name."""
-        details = await _asked(lambda: _client().get_serve_details())
+        details = await asked(ANSWER_S, lambda: _client().get_serve_details())
         return {
             name: _report(app)
             for name, app in details["applications"].items()
@@ -86,7 +97,7 @@ class ServeApps:
 
     async def targets(self) -> Mapping[tuple[str, str], int]:
         """Return how many replicas each deployment of each application should have now."""
-        details = await _asked(lambda: _client().get_serve_details())
+        details = await asked(ANSWER_S, lambda: _client().get_serve_details())
         return {
             (app, name): deployment["target_num_replicas"] or 0
             for app, one in details["applications"].items()
@@ -97,28 +108,39 @@ class ServeApps:
         """Have a model's application run; InvalidRequest where its arguments are none."""
         app = build_model(state, self._args)
         target = serve.RunTarget(target=app, name=app_name(state), route_prefix=None)
-        await _asked(
+        await asked(
+            DEPLOY_S,
             lambda: serve.run_many(
                 [target],
                 wait_for_ingress_deployment_creation=False,
                 wait_for_applications_running=False,
-            )
+            ),
         )
 
     async def delete(self, name: str) -> None:
         """Have an application go once its requests have ended."""
-        await _asked(lambda: _client().delete_apps([name], blocking=False))
+        await asked(ANSWER_S, lambda: _client().delete_apps([name], blocking=False))
+
+
+async def asked(timeout_s: float, question: Callable[[], Any]) -> Any:
+    """Return the controller's answer.
+
+    Args:
+        timeout_s: longest wait for it.
+        question: blocks until the controller answers.
+
+    Raises:
+        StoreUnavailable: it does not, or is gone.
+    """
+    answer = asyncio.get_running_loop().run_in_executor(_THREADS, question)
+    try:
+        return await asyncio.wait_for(answer, timeout_s)
+    except (RayError, RayServeException, TimeoutError) as exc:
+        raise StoreUnavailable("Serve's controller does not answer; it is asked again") from exc
 
 
 def _client() -> Any:
     return _get_global_client()
-
-
-async def _asked(question: Any) -> Any:
-    try:
-        return await asyncio.to_thread(question)
-    except (RayError, RayServeException) as exc:
-        raise StoreUnavailable("Serve's controller does not answer; it is asked again") from exc
 
 
 def _report(app: Mapping[str, Any]) -> AppReport:
@@ -144,4 +166,4 @@ def error_of(message: str) -> str:
     found: list[str] = OUR_ERROR.findall(message)
     if found:
         return found[-1].strip()
-    return "a replica could not start; see the logs of its application" if message.strip() else ""
+    return CANNOT_START if message.strip() else ""

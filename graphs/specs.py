@@ -56,6 +56,26 @@ def spec_of(order: LoadOrder, gpus: int, args: ModelsArgs) -> ModelSpec:
     return dataclasses.replace(spec, memory_bytes=memory_of(spec, files, has_bf16=has_bf16()))
 
 
+def order_of(spec: ModelSpec) -> LoadOrder:
+    """Return the order that a model was loaded with, what was left open then being chosen now."""
+    return LoadOrder(
+        name=spec.name,
+        version=spec.version,
+        source=spec.source,
+        sha256=spec.sha256,
+        kind=spec.kind,
+        engine=spec.engine,
+        device=spec.device,
+        precision=spec.precision,
+        min_replicas=spec.min_replicas,
+        max_replicas=spec.max_replicas,
+        tensor_parallel=spec.tensor_parallel,
+        adapter=spec.adapter,
+        base=spec.base,
+        options=spec.options,
+    )
+
+
 def _location(source: str, files: ModelFiles | None) -> str:
     """Return what a replica reads: a name where the package is looked up anew, else the path."""
     if files is None or source.startswith(EMBEDDED):

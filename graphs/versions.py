@@ -23,8 +23,8 @@ def version_of(registry: Registry, model: str) -> str:
     return running[0].id
 
 
-def least_used(registry: Registry) -> ModelState | None:
-    """Return the ready model that was used longest ago and that no alias or adapter names."""
+def spare(registry: Registry) -> list[ModelState]:
+    """Return the ready models that no alias or adapter names, the one used longest ago first."""
     named = {one.model for alias in registry.aliases.values() for one in alias.targets}
     named |= {one.spec.base for one in registry.models.values() if one.phase in LOADED}
     free = [
@@ -32,7 +32,7 @@ def least_used(registry: Registry) -> ModelState | None:
         for one in registry.models.values()
         if one.phase == "ready" and one.id not in named and not one.spec.base
     ]
-    return min(free, key=lambda one: one.used_at or one.ready_at or 0.0, default=None)
+    return sorted(free, key=lambda one: one.used_at or one.ready_at or 0.0)
 
 
 def not_known() -> ModelNotFound:

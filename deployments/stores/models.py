@@ -10,10 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Connection, select, update
 
-from deployments.errors import Conflict, ModelNotFound
+from deployments.errors import Conflict
 from deployments.stores import schema
 from deployments.stores.aliases import (
     aliases_of,
@@ -24,7 +23,18 @@ from deployments.stores.aliases import (
 )
 from deployments.stores.database import Database
 from deployments.stores.ids import microseconds
-from deployments.stores.model_rows import now, state_of, values_of
+from deployments.stores.model_rows import now, state_of
+from deployments.stores.registered import (
+    add,
+    change,
+    find,
+    has_id,
+    loaded_adapters,
+    num_collections,
+    require,
+)
+from deployments.stores.registry_revision import ONLY, REVISION, raise_revision
+from deployments.stores.retirements import due, retire, unload_due
 from deployments.types import (
     LOADED,
     Alias,
@@ -34,13 +44,6 @@ from deployments.types import (
     ModelState,
     Registry,
     SwitchOrder,
-)
-
-ONLY = 1
-"""The id of the one row of `registry_changes`."""
-
-REVISION = select(schema.registry_changes.c.revision).where(
-    schema.registry_changes.c.id == bindparam("id")
 )
 
 
@@ -55,13 +58,13 @@ class ModelStore:
 
     def revision(self) -> int:
         """Return the number of changes so far."""
-        rows = self._database.rows(REVISION, {"id": ONLY})
+        rows = self._database.rows(REVISION, ONLY)
         return int(rows[0][0]) if rows else 0
 
     def read(self) -> Registry:
         """Return everything as it is at one moment."""
         with self._database.read() as connection:
-            revision = connection.scalars(REVISION, {"id": ONLY}).one_or_none() or 0
+            revision = connection.scalars(REVISION, ONLY).one_or_none() or 0
             models = [state_of(row) for row in connection.execute(select(schema.models))]
             aliases = aliases_of(connection)
         return Registry(revision, {one.id: one for one in models}, aliases)
@@ -75,12 +78,12 @@ class ModelStore:
                 adapter is not ready.
         """
         with self._database.write() as connection:
-            _change(connection)
-            known = _find(connection, spec.id)
+            raise_revision(connection)
+            known = find(connection, spec.id)
             if known is None or known.phase not in LOADED:
                 _check_base(connection, spec)
             if known is None:
-                return _insert(connection, ModelState(spec=spec, **_started(attempt=1)))
+                return add(connection, ModelState(spec=spec, **_started(attempt=1)))
             if known.phase == "unloading":
                 raise Conflict(f"{spec.id} is just being unloaded; try again when it is gone")
             if known.phase in LOADED:
@@ -88,10 +91,10 @@ class ModelStore:
                     message = f"{spec.id} is loaded with other settings: load another version"
                     raise Conflict(f"{message}, or unload this one first")
                 return known
-            if _weights(known.spec) != _weights(spec) and _num_collections(connection, spec.id):
+            if _weights(known.spec) != _weights(spec) and num_collections(connection, spec.id):
                 raise Conflict("collections hold vectors of this version: load another version")
             started = _started(attempt=known.attempt + 1)
-            return _update(connection, known, spec=spec, **started)
+            return change(connection, known, spec=spec, **started)
 
     def unload(self, model: str, *, force: bool = False) -> ModelState:
         """Want a model to be gone; what is gone or going is returned as it is.
@@ -102,13 +105,13 @@ class ModelStore:
                 and `force` is false; else the adapters go, too.
         """
         with self._database.write() as connection:
-            _change(connection)
-            known = _require(connection, model)
+            raise_revision(connection)
+            known = require(connection, model)
             if known.phase in ("unloading", "unloaded"):
                 return known
             if not force:
                 _check_unused(connection, model)
-            for adapter in _adapters(connection):
+            for adapter in loaded_adapters(connection):
                 if adapter.spec.base == model:
                     _unload(connection, adapter)
             return _unload(connection, known)
@@ -128,7 +131,7 @@ class ModelStore:
                 names nothing yet.
         """
         with self._database.write() as connection:
-            _change(connection)
+            raise_revision(connection)
             kind = own.get(order.to) or _ready_kind(connection, order.to)
             before = aliases_of(connection).get(order.alias)
             after = switched(before, order)
@@ -136,7 +139,7 @@ class ModelStore:
                 if _kind(connection, target.model, own) != kind:
                     raise Conflict("the alias names a model of another kind: use another alias")
             write_alias(connection, after)
-            _retire(connection, before, order.drain_s or 0.0)
+            retire(connection, before, order.drain_s or 0.0)
         return after
 
     def advance(
@@ -152,9 +155,9 @@ class ModelStore:
             values["ready_at"] = changed_at
         table = schema.models
         with self._database.write() as connection:
-            _change(connection)
+            raise_revision(connection)
             statement = update(table).where(
-                *_is(state.id), table.c.attempt == state.attempt, table.c.phase == state.phase
+                *has_id(state.id), table.c.attempt == state.attempt, table.c.phase == state.phase
             )
             return bool(connection.execute(statement.values(values)).rowcount)
 
@@ -162,7 +165,7 @@ class ModelStore:
         """Write down how far a load is; that is no change of the registry."""
         table = schema.models
         statement = update(table).where(
-            *_is(state.id), table.c.attempt == state.attempt, table.c.phase == "loading"
+            *has_id(state.id), table.c.attempt == state.attempt, table.c.phase == "loading"
         )
         with self._database.write() as connection:
             connection.execute(statement.values(progress=dataclasses.astuple(progress)))
@@ -171,27 +174,17 @@ class ModelStore:
         """Write down when models were last used; that is no change of the registry."""
         with self._database.write() as connection:
             for model, when in used_at.items():
-                statement = update(schema.models).where(*_is(model))
+                statement = update(schema.models).where(*has_id(model))
                 connection.execute(statement.values(used_at=microseconds(when)))
 
     def unload_retired(self, until: float) -> list[ModelState]:
         """Begin to unload what retired before `until` and is still unnamed; return those."""
-        table = schema.models
-        due = select(table).where(table.c.retire_at <= microseconds(until))
         with self._database.read() as connection:
-            if connection.execute(due).first() is None:
+            if connection.execute(due(until)).first() is None:
                 return []
         with self._database.write() as connection:
-            _change(connection)
-            named = _wanted(connection)
-            going = []
-            for state in [state_of(row) for row in connection.execute(due)]:
-                if state.id in named or state.phase not in LOADED:
-                    _update(connection, state, retire_at=None)
-                    continue
-                values = {"phase": "unloading", "changed_at": now(), "retire_at": None}
-                going.append(_update(connection, state, **values))
-            return going
+            raise_revision(connection)
+            return unload_due(connection, until)
 
 
 def _asked(spec: ModelSpec) -> ModelSpec:
@@ -216,58 +209,28 @@ def _started(attempt: int) -> dict[str, Any]:
     }
 
 
-def _change(connection: Connection) -> None:
-    """Raise the revision; from here on other changes wait for this one."""
-    table = schema.registry_changes
-    statement = update(table).where(table.c.id == ONLY).values(revision=table.c.revision + 1)
-    if connection.execute(statement).rowcount:
-        return
-    try:
-        with connection.begin_nested():
-            connection.execute(insert(table).values(id=ONLY, revision=1))
-    except IntegrityError:  # another process made the first change ever at the same time
-        connection.execute(statement)
-
-
-def _is(model: str) -> tuple[Any, Any]:
-    name, _, version = model.partition("@")
-    return (schema.models.c.name == name, schema.models.c.version == version)
-
-
-def _find(connection: Connection, model: str) -> ModelState | None:
-    row = connection.execute(select(schema.models).where(*_is(model))).one_or_none()
-    return None if row is None else state_of(row)
-
-
-def _require(connection: Connection, model: str) -> ModelState:
-    known = _find(connection, model)
-    if known is None:
-        raise ModelNotFound("no model with this id was ever loaded; see GET /v1/models/status")
-    return known
-
-
 def _ready_kind(connection: Connection, model: str) -> str:
-    known = _require(connection, model)
+    known = require(connection, model)
     if known.phase != "ready":
         raise Conflict(f"{model} is {known.phase}; an alias can only name a model that is ready")
     return known.spec.kind
 
 
 def _kind(connection: Connection, model: str, own: Mapping[str, str]) -> str:
-    return own.get(model) or _require(connection, model).spec.kind
+    return own.get(model) or require(connection, model).spec.kind
 
 
 def _check_unused(connection: Connection, model: str) -> None:
     if model in named_by(connection):
         raise Conflict("an alias names this model: switch it to another first, or use `force`")
-    if _num_collections(connection, model):
+    if num_collections(connection, model):
         raise Conflict("collections were embedded with this model: delete them, or use `force`")
-    if any(adapter.spec.base == model for adapter in _adapters(connection)):
+    if any(adapter.spec.base == model for adapter in loaded_adapters(connection)):
         raise Conflict("adapters are loaded over this model: unload them first, or use `force`")
 
 
 def _check_base(connection: Connection, spec: ModelSpec) -> None:
-    base = _find(connection, spec.base) if spec.base else None
+    base = find(connection, spec.base) if spec.base else None
     if base is not None and base.phase != "ready":
         raise Conflict(f"{spec.base} is {base.phase}; an adapter needs a base that is ready")
 
@@ -275,45 +238,4 @@ def _check_base(connection: Connection, spec: ModelSpec) -> None:
 def _unload(connection: Connection, state: ModelState) -> ModelState:
     forget_in_aliases(connection, state.id)
     phase: ModelPhase = "unloaded" if state.phase == "failed" else "unloading"
-    return _update(connection, state, phase=phase, changed_at=now(), retire_at=None)
-
-
-def _adapters(connection: Connection) -> list[ModelState]:
-    """Return the adapters that are loaded; a colon is in their names alone."""
-    table = schema.models
-    rows = connection.execute(select(table).where(table.c.name.contains(":")))
-    return [state for state in map(state_of, rows) if state.phase in LOADED]
-
-
-def _wanted(connection: Connection) -> set[str]:
-    """Return the ids of the models that some alias names, or some loaded adapter is over."""
-    return named_by(connection) | {adapter.spec.base for adapter in _adapters(connection)}
-
-
-def _num_collections(connection: Connection, model: str) -> int:
-    table = schema.collections
-    count = select(func.count()).select_from(table).where(table.c.embedding_model == model)
-    return connection.scalars(count).one()
-
-
-def _retire(connection: Connection, before: Alias | None, drain_s: float) -> None:
-    """Let what an alias named before retire, unless it is named still; the others stay."""
-    named = _wanted(connection)
-    for model in sorted(named):
-        if (state := _find(connection, model)) and state.retire_at is not None:
-            _update(connection, state, retire_at=None)
-    for target in before.targets if before else ():
-        state = _find(connection, target.model)
-        if state is not None and state.id not in named and state.phase in LOADED:
-            _update(connection, state, retire_at=now() + drain_s)
-
-
-def _insert(connection: Connection, state: ModelState) -> ModelState:
-    connection.execute(insert(schema.models).values(values_of(state)))
-    return state
-
-
-def _update(connection: Connection, state: ModelState, **changes: Any) -> ModelState:
-    changed = dataclasses.replace(state, **changes)
-    connection.execute(update(schema.models).where(*_is(state.id)).values(values_of(changed)))
-    return changed
+    return change(connection, state, phase=phase, changed_at=now(), retire_at=None)

@@ -277,3 +277,15 @@ def test_killed_replica_comes_back_and_the_registry_agrees(
         time.sleep(0.5)
     assert text_of(ask(client, "tough@1")) == "Echo: hello"
     assert state_of(client, "tough@1")["state"] == "ready"
+
+
+def test_alias_of_a_configured_reranker_is_that_one(client: httpx.Client) -> None:
+    def scores(model: str) -> list[float]:
+        body = {"model": model, "query": "ferry to Skarro", "documents": ["bread", "the ferry"]}
+        ranked = client.post("/v1/rerank", json=body).raise_for_status().json()["results"]
+        return [one["relevance_score"] for one in ranked]
+
+    for alias, to in (("fused", "late-fusion"), ("judged", "fake-reranker")):
+        switch(client, alias, to).raise_for_status()
+        assert scores(alias) == scores(to)
+    assert scores("fused") != scores("judged")

@@ -6,6 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from tests.stack import Stack
 
 NUM_EXAMPLES = 12
+TIMEOUT_S = 120
+"""Generated requests load real models, too, and wait for them."""
 
 
 def test_no_request_causes_a_server_error(stack: Stack) -> None:
@@ -24,7 +26,7 @@ def test_no_request_causes_a_server_error(stack: Stack) -> None:
         def check(case: schemathesis.Case) -> None:
             nonlocal num_sent
             num_sent += 1
-            response = case.call(headers=stack.headers)
+            response = case.call(headers=stack.headers, timeout=TIMEOUT_S)
             assert response.status_code < 500, response.text
 
         check()

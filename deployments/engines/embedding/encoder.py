@@ -36,7 +36,8 @@ def load_encoder(folder: ModelFolder, device: str, precision: str) -> "BertEncod
     if precision == "auto":
         precision = "int8" if can_round else _best_float(place)
     if precision == "int8" and not can_round:
-        raise EngineFailed("int8 needs a BERT model and a CPU with AVX-512 VNNI and BF16")
+        needs = "int8 needs a BERT model and a CPU with AVX-512 VNNI and BF16"
+        raise EngineFailed(f"{needs}; this model can be computed here in: fp32, bf16, fp16")
     if not is_bert:
         return PaddedEncoder(folder, place, _DTYPES[precision])
     samples = _samples(folder) if precision == "int8" else []
@@ -81,7 +82,14 @@ class PaddedEncoder:
 
     def __init__(self, folder: ModelFolder, device: torch.device, dtype: torch.dtype) -> None:
         load: Callable[..., Any] = AutoModel.from_pretrained
-        self._model = load(folder.path, dtype=dtype, local_files_only=True).to(device).eval()
+        model = load(
+            folder.path,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+        self._model = model.to(device).eval()
         self._pooling = folder.pooling
         self._device = device
         self._padding = int(self._model.config.pad_token_id or 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deployments.engines.inspection.files import read_json, refuse_code
+from deployments.engines.inspection.files import read_json, readable, refuse_code
 from deployments.engines.inspection.safetensors import Tensor, tensors
 from deployments.errors import UnreadableModel
 
@@ -67,6 +67,11 @@ def inspect_adapter(folder: Path, *, is_trusted: bool = False) -> AdapterFiles:
     Raises:
         UnreadableModel: something is damaged or missing, or is of a form that is not served.
     """
+    with readable():
+        return _inspected(folder, is_trusted=is_trusted)
+
+
+def _inspected(folder: Path, *, is_trusted: bool) -> AdapterFiles:
     config = read_json(folder / CONFIG)
     if not is_trusted:
         refuse_code(folder, config)

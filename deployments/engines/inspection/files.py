@@ -1,7 +1,8 @@
 """What a model's folder or GGUF file holds: kind, size, tokenizer; nothing runs as code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,23 @@ def inspect(weights: Weights, *, is_trusted: bool) -> ModelFiles:
     Raises:
         UnreadableModel: something is damaged or missing, or is of a form that is not loaded.
     """
-    if weights.gguf_file is not None:
-        return _gguf(weights, weights.folder / weights.gguf_file)
+    with readable():
+        if weights.gguf_file is not None:
+            return _gguf(weights, weights.folder / weights.gguf_file)
+        return _folder(weights, is_trusted=is_trusted)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise UnreadableModel where the system does not let a file be read."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise UnreadableModel(f"a file of the model cannot be read: {reason}") from None
+
+
+def _folder(weights: Weights, *, is_trusted: bool) -> ModelFiles:
     folder = weights.folder
     config = read_json(folder / "config.json")
     if not is_trusted:

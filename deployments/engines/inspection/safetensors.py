@@ -48,7 +48,7 @@ def tensors(path: Path) -> dict[str, Tensor]:
         text = file.read(length)
     try:
         header = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(path, "its header is not JSON") from None
     if not isinstance(header, dict):
         raise _damaged(path, "its header is no object")
@@ -64,7 +64,7 @@ def _checked(path: Path, entries: dict[str, Any], num_data_bytes: int) -> dict[s
             (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
             count = math.prod(shape)
             is_whole = (end - begin) * 8 == (count * BITS[dtype] + 7) // 8 * 8
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise _damaged(path, "a tensor's entry is not one") from None
         if not all(isinstance(n, int) and n >= 0 for n in (begin, end, *shape)) or not is_whole:
             raise _damaged(path, "a tensor's size does not fit its place")

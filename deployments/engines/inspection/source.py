@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from deployments.config import ModelsArgs, Settings
+from deployments.engines.inspection.files import readable
 from deployments.engines.weights import EMBEDDED, Weights, locate, pinned_models, sha256
 from deployments.errors import EngineFailed, InvalidRequest, UnreadableModel
 
@@ -38,7 +39,9 @@ def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
         weights = _local(source, args)
     if digest:
         path = weights.folder / (weights.gguf_file or "model.safetensors")
-        if not hmac.compare_digest(sha256(path), digest):
+        with readable():
+            found = sha256(path)
+        if not hmac.compare_digest(found, digest):
             raise UnreadableModel("the weights have another SHA-256 than `sha256` says")
     return weights
 
@@ -89,10 +92,16 @@ def _local(source: str, args: ModelsArgs) -> Weights:
     allowed = [*map(_resolved, args.roots), *map(_resolved, args.trusted_paths)]
     if not any(path.is_relative_to(root) for root in allowed):
         raise refused("the source lies outside of the folders that models may be loaded from")
-    if path.suffix == ".gguf" and path.is_file():
-        return Weights(path.parent, path.name)
-    if not path.is_dir():
-        raise refused("the source is neither a folder nor a GGUF file")
+    try:
+        if path.suffix == ".gguf" and path.is_file():
+            return Weights(path.parent, path.name)
+        if not path.is_dir():
+            raise refused("the source is neither a folder nor a GGUF file")
+    except OSError:  # of names that are too long, and folders that may not be read
+        raise refused("the source cannot be read") from None
+    for link in filter(Path.is_symlink, path.rglob("*")):
+        if not any(_resolved(str(link)).is_relative_to(root) for root in allowed):
+            raise refused("a link of the folder leads out of those that models may be loaded from")
     return Weights(path)
 
 

@@ -69,7 +69,14 @@ class CrossEncoder:
     def __init__(self, folder: Path, device: str, dtype: torch.dtype) -> None:
         self._device = _device(device)
         load: Callable[..., Any] = AutoModelForSequenceClassification.from_pretrained
-        model, report = load(folder, dtype=dtype, local_files_only=True, output_loading_info=True)
+        model, report = load(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
         if report["missing_keys"]:
             raise EngineFailed("the reranking model's folder lacks weights of a classifier")
         self._model = model.to(self._device).eval()

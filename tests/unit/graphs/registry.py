@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deployments.errors import RagError, StoreUnavailable
 from deployments.stores.database import Database
 from deployments.stores.migrations import migrate
 from deployments.stores.models import ModelStore
 from deployments.types import ModelSpec, ModelState
+from graphs.loaded import Loaded
 from graphs.model_app import app_name
 from graphs.serve_apps import AppReport
 
@@ -66,3 +68,20 @@ class FakeApps:
     def _answer(self) -> None:
         if self.is_down:
             raise StoreUnavailable("Serve's controller does not answer")
+
+
+class FakeHandle:
+    """A handle that knows only what it stands for."""
+
+    def __init__(self, state: ModelState) -> None:
+        self.state = state
+        self.is_closed = False
+
+    async def shutdown_async(self) -> None:
+        self.is_closed = True
+
+
+def fake_loaded(state: ModelState) -> Loaded:
+    """Stand in for `Loaded.of`."""
+    handle: Any = FakeHandle(state)
+    return Loaded(state.id, handle, handle, handle, handle, handle)

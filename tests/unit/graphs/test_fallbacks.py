@@ -11,6 +11,7 @@ from deployments.errors import (
     ModelUnavailable,
     Overloaded,
     RagError,
+    StoreUnavailable,
 )
 from deployments.types import (
     Delta,
@@ -70,6 +71,7 @@ async def test_first_model_answers_where_it_can() -> None:
         [EngineFailed("lost")],
         [ModelUnavailable("loading")],
         [ModelNotFound("unloaded")],
+        [StoreUnavailable("the registry cannot be read")],
         [PromptAccepted(3), Overloaded("full")],
         [PromptAccepted(3), EngineFailed("lost")],
         [],

@@ -13,10 +13,13 @@ from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
 from deployments.types import LoadProgress, ModelPhase, ModelState, SwitchOrder
 from graphs import lifecycle as module
-from graphs.lifecycle import LEASE_S, Lifecycle
+from graphs import tenure
+from graphs.lifecycle import Lifecycle
 from graphs.model_app import app_name
 from graphs.serve_apps import AppReport
 from tests.unit.graphs.registry import RUNNING, FakeApps, opened, ready, spec
+
+OWN = {"own"}
 
 
 class Bench:
@@ -26,17 +29,17 @@ class Bench:
         self.database, self.store = opened(folder)
         self.apps = FakeApps()
         self.probed: list[str] = []
-        self.probe_error: Exception | None = None
+        self.probe_error: BaseException | None = None
         self.detached: list[str] = []
         self.detach_error: Exception | None = None
-        lease = Lease(self.database, "models", LEASE_S)
+        lease = Lease(self.database, "models", tenure.LEASE_S)
         self.args = ModelsArgs(**args)  # type: ignore[arg-type]
         self.lifecycle = self.another(lease)
 
     def another(self, lease: Lease | None = None) -> Lifecycle:
-        lease = lease or Lease(self.database, "models", LEASE_S)
+        lease = lease or Lease(self.database, "models", tenure.LEASE_S)
         return Lifecycle(
-            self.store, lease, self.apps, self.args, self._probe, self._look, self._detach
+            self.store, lease, self.apps, self.args, self._probe, self._look, self._detach, OWN
         )
 
     async def _probe(self, state: ModelState) -> None:
@@ -57,8 +60,7 @@ class Bench:
             self.lifecycle._is_calm = False
             await self.lifecycle.step()
             await asyncio.sleep(0.01)
-            for task in self.lifecycle._probes.values():
-                await asyncio.gather(task, return_exceptions=True)
+            await self.lifecycle._proofs.idle()
 
     def phase(self, model: str = "m@1") -> ModelPhase:
         return self.store.read().models[model].phase
@@ -70,7 +72,7 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(module, "REROUTE_S", 0.0)
-    monkeypatch.setattr(module, "RENEW_S", 0.0)
+    monkeypatch.setattr(tenure, "RENEW_S", 0.0)
     made = Bench(tmp_path)
     yield made
     made.database.close()
@@ -270,7 +272,7 @@ async def test_kill_after_any_step_is_made_good(bench: Bench, kill_at: int) -> N
     except Killed:
         pass
     bench.lifecycle = bench.another()
-    bench.lifecycle._lease._owner = "the next process"
+    bench.lifecycle._tenure._lease._owner = "the next process"
     with bench.database.write() as connection:
         connection.exec_driver_sql("DELETE FROM leases")
     for _ in range(6):
@@ -316,3 +318,120 @@ async def test_database_that_is_lost_in_mid_load_is_waited_for(
     assert (bench.phase(), bench.apps.num_deployed) == ("loading", 1)
     await bench.passes(3)
     assert (bench.phase(), bench.apps.deleted) == ("ready", [])
+
+
+async def test_stale_pass_deletes_nothing_that_is_newer(bench: Bench) -> None:
+    """Its holder slept, another took the lease, loaded a model, and saw it ready."""
+    failed = bench.store.load(spec("late"))
+    stale = bench.store.read()
+    bench.apps.apps[app_name(failed)] = AppReport("DEPLOY_FAILED", "cheese")
+    assert bench.store.advance(failed, "ready", is_ready=True)
+    newer = app_name(ready(bench.store))
+    bench.apps.apps[newer] = RUNNING
+    await bench.lifecycle._compare(stale)
+    assert bench.apps.deleted == []
+    assert (bench.phase("late@1"), bench.phase()) == ("ready", "ready")
+
+
+async def test_application_that_comes_late_to_a_registry_at_rest_is_deleted(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = load(bench.store)
+    bench.store.unload("m@1")
+    await bench.passes(2)
+    assert bench.phase() == "unloaded"
+    bench.apps.apps[name] = RUNNING
+    await bench.lifecycle.step()
+    assert bench.apps.deleted == []
+    for period in ("REST_PERIOD_S", "CALM_PERIOD_S"):
+        monkeypatch.setattr(module, period, 0.0)
+    await bench.lifecycle.step()
+    assert bench.apps.deleted == [name]
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), StoreUnavailable("not now")])
+async def test_model_that_cannot_be_deployed_holds_up_no_other(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    deploy = bench.apps.deploy
+
+    async def refused(state: ModelState) -> None:
+        if state.id == "bad@1":
+            raise error
+        await deploy(state)
+
+    monkeypatch.setattr(bench.apps, "deploy", refused)
+    load(bench.store, name="bad")
+    name = load(bench.store)
+    await bench.passes()
+    assert list(bench.apps.apps) == [name]
+    assert bench.phase("bad@1") == "loading"
+
+
+async def test_time_in_which_nothing_ran_is_not_a_slow_start(bench: Bench) -> None:
+    name = load(bench.store)
+    with bench.database.write() as connection:
+        connection.exec_driver_sql("UPDATE models SET changed_at = 1")
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+    await bench.passes(2)
+    assert bench.phase() == "ready"
+
+
+async def test_slow_start_tells_why_its_probe_failed(bench: Bench) -> None:
+    name = load(bench.store)
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+    bench.probe_error = EngineFailed("the model is asleep")
+    await bench.passes(2)
+    bench.lifecycle._args = ModelsArgs(start_timeout_s=1e-6)
+    await bench.passes()
+    assert (bench.phase(), "the model is asleep" in bench.error()) == ("failed", True)
+
+
+async def test_probe_that_is_cancelled_is_made_again(bench: Bench) -> None:
+    name = load(bench.store)
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+    bench.probe_error = asyncio.CancelledError()
+    await bench.passes(2)
+    assert bench.phase() == "loading"
+    bench.probe_error = None
+    await bench.passes(2)
+    assert (bench.phase(), bench.probed) == ("ready", ["m@1", "m@1"])
+
+
+async def test_probe_of_a_model_that_is_unloaded_is_stopped(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = load(bench.store)
+    await bench.passes()
+    bench.apps.apps[name] = RUNNING
+    stopped = asyncio.Event()
+
+    async def endless(_: ModelState) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    monkeypatch.setattr(bench.lifecycle._proofs, "_probe", endless)
+    bench.lifecycle._is_calm = False
+    await bench.lifecycle.step()
+    await asyncio.sleep(0)
+    bench.store.unload("m@1")
+    bench.lifecycle._is_calm = False
+    await bench.lifecycle.step()
+    await asyncio.wait_for(stopped.wait(), 5)
+    assert bench.phase() == "unloading"
+
+
+async def test_ready_model_that_serve_gave_up_is_loaded_once_more(bench: Bench) -> None:
+    """As after a kill of the controller and a replica that then cannot start."""
+    name = app_name(ready(bench.store))
+    bench.apps.apps[name] = AppReport("DEPLOY_FAILED", "cheese")
+    await bench.passes(2)
+    assert (bench.phase(), bench.apps.apps[name].status) == ("loading", "DEPLOYING")
+    bench.apps.apps[name] = AppReport("DEPLOY_FAILED", "cheese again")
+    await bench.passes()
+    assert (bench.phase(), bench.error()) == ("failed", "cheese again")

@@ -7,6 +7,7 @@ import pytest
 
 from deployments.errors import EngineFailed, UnreadableModel
 from graphs import lifecycle as module
+from graphs import tenure
 from graphs.model_app import app_name
 from tests.unit.graphs.registry import RUNNING, ready, spec
 from tests.unit.graphs.test_lifecycle import Bench
@@ -17,7 +18,7 @@ ADAPTER = "m:a@1"
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setattr(module, "REROUTE_S", 0.0)
-    monkeypatch.setattr(module, "RENEW_S", 0.0)
+    monkeypatch.setattr(tenure, "RENEW_S", 0.0)
     made = Bench(tmp_path)
     made.apps.apps[app_name(ready(made.store))] = RUNNING
     yield made
@@ -95,3 +96,22 @@ async def test_adapters_go_with_their_base(bench: Bench) -> None:
     bench.apps.apps.clear()
     await bench.passes()
     assert bench.phase() == "unloaded"
+
+
+async def test_adapter_of_a_model_that_left_the_configuration_has_failed(bench: Bench) -> None:
+    for name in ("own:a", "own:b"):
+        bench.store.load(spec(name, base="own"))
+    await bench.passes(2)
+    bench.store.unload("own:b@1")
+    bench.lifecycle._own = set()
+    await bench.passes(3)
+    assert (bench.phase("own:a@1"), bench.phase("own:b@1")) == ("failed", "unloaded")
+    assert ("base" in bench.error("own:a@1"), bench.detached) == (True, [])
+
+
+async def test_adapter_that_was_loading_while_nothing_ran_is_given_time(bench: Bench) -> None:
+    bench.store.load(spec("m:a", base="m@1"))
+    with bench.database.write() as connection:
+        connection.exec_driver_sql("UPDATE models SET changed_at = 1")
+    await bench.passes(2)
+    assert bench.phase(ADAPTER) == "ready"

@@ -8,35 +8,19 @@ from typing import Any
 
 import pytest
 
-from deployments.errors import ModelNotFound, ModelUnavailable
+from deployments.errors import ModelNotFound, ModelUnavailable, StoreUnavailable
 from deployments.stores.models import ModelStore
-from deployments.types import Adapter, ModelState, SwitchOrder
+from deployments.types import Adapter, SwitchOrder
 from graphs import models as module
-from graphs.loaded import Loaded
 from graphs.models import Models
-from tests.unit.graphs.registry import opened, ready, spec
+from tests.unit.graphs.registry import fake_loaded, opened, ready, spec
 
 OWN = {"own": "generation", "own-embedder": "embedding"}
 
 
-class FakeHandle:
-    """A handle that knows only what it stands for."""
-
-    def __init__(self, state: ModelState) -> None:
-        self.state = state
-        self.is_closed = False
-
-    async def shutdown_async(self) -> None:
-        self.is_closed = True
-
-
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelStore]:
-    def of(state: ModelState) -> Loaded:
-        handle: Any = FakeHandle(state)
-        return Loaded(state.id, handle, handle, handle, handle, handle)
-
-    monkeypatch.setattr(module.Loaded, "of", of)
+    monkeypatch.setattr(module.Loaded, "of", fake_loaded)
     database, store = opened(tmp_path)
     yield store
     database.close()
@@ -214,3 +198,89 @@ async def test_adapter_leaves_its_bases_handles_open(models: Models, store: Mode
     assert not loaded.handle.is_closed  # type: ignore[attr-defined]
     with pytest.raises(ModelNotFound):
         await models.find("m:a", "generation")
+
+
+async def test_share_of_a_target_that_is_away_goes_to_the_other(
+    models: Models, store: ModelStore
+) -> None:
+    ready(store)
+    canary = ready(store, version="2")
+    switch(store, "chat", "m@1")
+    switch(store, "chat", "m@2", percent=50)
+    store.advance(canary, "loading")
+    await models.refresh()
+    assert {await found(models, "chat") for _ in range(50)} == {"m@1"}
+    switch(store, "chat", "own", percent=50)
+    await models.refresh()
+    shares = {await found(models, "chat") for _ in range(200)}
+    assert shares == {"m@1", "the configuration's"}
+
+
+async def test_alias_says_which_of_the_configurations_models_is_meant(
+    models: Models, store: ModelStore
+) -> None:
+    switch(store, "chat", "own")
+    switch(store, "vectors", "own-embedder")
+    assert await models.route("chat", "generation") == "own"
+    assert await models.route("vectors", "embedding") == "own-embedder"
+    with pytest.raises(ModelNotFound):
+        await models.route("chat", "embedding")
+
+
+async def test_registry_is_followed_after_any_failure(
+    models: Models, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL_S", 0.0)
+    failures: list[Exception] = [KeyError("a row of another release"), StoreUnavailable("lost")]
+    revision = store.revision
+
+    def failing() -> int:
+        if failures:
+            raise failures.pop()
+        return revision()
+
+    monkeypatch.setattr(store, "revision", failing)
+    ready(store)
+    following = asyncio.ensure_future(models.follow(notes_use=False))
+    try:
+        async with asyncio.timeout(10):
+            while not models.ids("generation"):
+                await asyncio.sleep(0.01)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert failures == []
+
+
+async def test_use_that_could_not_be_noted_is_noted_later(
+    models: Models, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(store)
+    await models.find("m@1", "generation")
+
+    def lost(_: object) -> None:
+        raise StoreUnavailable("lost")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "note_use", lost)
+        with pytest.raises(StoreUnavailable):
+            await models._note_use()
+    await models._note_use()
+    assert store.read().models["m@1"].used_at is not None
+
+
+async def test_lost_database_takes_nothing_from_what_is_known(
+    models: Models, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(store)
+    switch(store, "chat", "m@1")
+    await models.refresh()
+
+    def lost() -> int:
+        raise StoreUnavailable("the database did not answer")
+
+    monkeypatch.setattr(store, "revision", lost)
+    for name in ("m@1", "m", "chat"):
+        assert await found(models, name) == "m@1"
+    with pytest.raises(StoreUnavailable):
+        await models.find("loaded-since", "generation")

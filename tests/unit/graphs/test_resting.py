@@ -1,5 +1,6 @@
 """Whether a deployment can be asked, on made-up answers of its replicas and of Serve."""
 
+import threading
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -9,7 +10,8 @@ from ray.serve._private.common import DeploymentID
 from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.schema import DeploymentStatus
 
-from deployments.errors import EngineFailed, NoReplica
+from deployments.errors import EngineFailed, NoReplica, StoreUnavailable
+from graphs import resting
 from graphs.handles import Deadline
 from graphs.resting import call_awake, check
 
@@ -122,3 +124,16 @@ async def test_call_to_those_awake_needs_every_answer() -> None:
     await call_awake(cast(Any, FakeHandle([None, None])), "forget", Deadline(5))
     with pytest.raises(EngineFailed):
         await call_awake(cast(Any, FakeHandle([None, EngineFailed("lost")])), "forget", Deadline(5))
+
+
+async def test_controller_that_says_nothing_leaves_no_deployment_at_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(resting, "STATUS_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(serve, "status", lambda: released.wait(30))
+    try:
+        with pytest.raises(StoreUnavailable):
+            await checked(FakeHandle(gone()))
+    finally:
+        released.set()

@@ -7,9 +7,10 @@ import pytest
 
 from deployments.config import GeneratorArgs, ModelsArgs
 from deployments.errors import InsufficientResources, InvalidRequest, UnreadableModel
+from deployments.gangs import RayRanks
 from deployments.types import LoadOrder, ModelState
 from graphs.fit import NodeRoom, check_fit, rooms
-from graphs.model_app import PREFIX, app_name, args_of, deployment_options
+from graphs.model_app import PREFIX, app_name, args_of, build_model, deployment_options
 from graphs.serve_apps import error_of
 from graphs.specs import spec_of
 from tests.unit.engines.inspection.material import BERT, LLAMA, folder, gguf
@@ -85,6 +86,7 @@ def test_more_cache_and_wider_numbers_need_more(files: Path) -> None:
         ({"source": "/x"}, "source", "no weights"),
         ({"options": {"nothing": 1}}, "options", "kv_cache_tokens"),
         ({"options": {"source": "/etc"}}, "options", "kv_cache_tokens"),
+        ({"options": {"tensor_parallel": 2}}, "options", "kv_cache_tokens"),
         ({"options": {"context_length": -1}}, "options.context_length", "greater"),
         ({"options": {"context_length": "much"}}, "options.context_length", "integer"),
         ({"kind": "generation", "engine": None, "source": "{files}/bert"}, "kind", "embedding"),
@@ -113,6 +115,9 @@ def test_devices_are_those_that_ray_has() -> None:
     assert spec_of(order(device="cuda:1"), 2, ModelsArgs()).num_gpus == 1
     with pytest.raises(InvalidRequest, match="cuda:0 to cuda:1, cpu"):
         spec_of(order(device="cuda:2"), 2, ModelsArgs())
+    with pytest.raises(InvalidRequest, match="must be `cuda`") as refused:
+        spec_of(order(device="cuda:1", engine="deepspeed", tensor_parallel=2), 2, ModelsArgs())
+    assert refused.value.param == "device"
 
 
 def test_replicas_see_their_gpus_as_the_first_ones() -> None:
@@ -187,3 +192,29 @@ def test_traceback_shows_only_an_error_of_ours() -> None:
     assert error_of(text) == "the tokenizer is missing"
     assert "/secret" not in error_of('File "/secret/x"\nOSError: /secret/y')
     assert error_of(" ") == ""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_ranks_reach_the_engine_and_are_asked_of_ray_once(device: str) -> None:
+    split = spec(engine="deepspeed", tensor_parallel=3, device=device, memory_bytes=GIB)
+    args = args_of(split)
+    assert isinstance(args, GeneratorArgs)
+    assert args.tensor_parallel == 3
+    options = deployment_options(split, ModelsArgs(replica_cpus=0.5))
+    first, *ranks = options["placement_group_bundles"]
+    assert first == {"CPU": 0.5, "memory": GIB}
+    assert ranks == [RayRanks(args)._bundle] * 3
+    assert "num_gpus" not in options["ray_actor_options"]
+    state = ModelState(spec=split, phase="loading", attempt=1, changed_at=0)
+    build_model(state, ModelsArgs())  # Serve checks that the replica fits into its bundle
+    gpus = 3 if device == "cuda" else 0
+    check_fit(split, ModelsArgs(), [NodeRoom(3.5, gpus, GIB)], GIB)
+    with pytest.raises(InsufficientResources, match="needs 3.5 logical CPUs"):
+        check_fit(split, ModelsArgs(), [NodeRoom(3, gpus, GIB)], GIB)
+
+
+def test_engine_of_one_process_has_its_gpus_itself() -> None:
+    split = spec(engine="vllm", tensor_parallel=2, device="cuda")
+    options = deployment_options(split, ModelsArgs())
+    assert options["ray_actor_options"]["num_gpus"] == 2
+    assert "placement_group_bundles" not in options

@@ -1,20 +1,17 @@
-"""LoRA adapters over a loaded decoder: read from files, fitted to its layers, kept while in use."""
+"""LoRA adapters over a loaded decoder: read from files and fitted to its layers."""
 
 import asyncio
-import itertools
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import nn
 
-from deployments.engines.generation.admission import no_adapter, refused_adapter
+from deployments.engines.generation.adapters import AdapterLedger, check_fits
 from deployments.engines.generation.transformers.linears import Layer, Projection, layers_of
 from deployments.engines.generation.transformers.parts import Update
-from deployments.engines.inspection.adapters import Update as UpdateFiles
 from deployments.engines.inspection.adapters import inspect_adapter
 
 Updates = Mapping[nn.Module, Update]
@@ -32,56 +29,19 @@ class LowRank:
         return self._up.project(self._down.project(x))
 
 
-class Adapters:
-    """The adapters of one engine, by id; used from its event loop.
-
-    `numbered` is what the generation thread reads. Each reading of an adapter has a number of its
-    own, which is never given again: by it pages of the cache are kept apart.
-    """
+class Adapters(AdapterLedger):
+    """The adapters of one engine; `numbered` is what the generation thread reads."""
 
     def __init__(self, model: nn.Module, numbered: MutableMapping[int, Updates]) -> None:
+        super().__init__()
         self._model = model
         self._numbered = numbered
-        self._numbers: dict[str, int] = {}
-        self._count = itertools.count(1)
-        self._users: Counter[int] = Counter()
-        self._reading = asyncio.Lock()
 
-    async def attach(self, adapter: str, location: str) -> None:
-        """Read an adapter, unless it is there; see `GenerationEngine.attach`."""
-        if adapter in self._numbers:
-            return
-        async with self._reading:
-            if adapter not in self._numbers:
-                updates = await asyncio.to_thread(read_adapter, location, self._model)
-                number = next(self._count)
-                self._numbered[number] = updates
-                self._numbers[adapter] = number
+    async def _read(self, number: int, location: str) -> None:
+        self._numbered[number] = await asyncio.to_thread(read_adapter, location, self._model)
 
-    def detach(self, adapter: str) -> None:
-        """Give an adapter up once its requests have ended; nothing happens if it is not there."""
-        number = self._numbers.pop(adapter, None)
-        if number is not None and not self._users[number]:
-            del self._numbered[number]
-
-    @contextmanager
-    def used(self, adapter: str | None) -> Iterator[int | None]:
-        """Keep an adapter for a request, and give its number; raises ModelNotFound."""
-        if adapter is None:
-            yield None
-            return
-        number = self._numbers.get(adapter)
-        if number is None:
-            raise no_adapter()
-        self._users[number] += 1
-        try:
-            yield number
-        finally:
-            self._users[number] -= 1
-            if not self._users[number]:
-                del self._users[number]
-                if self._numbers.get(adapter) != number:
-                    del self._numbered[number]
+    def _free(self, number: int) -> None:
+        del self._numbered[number]
 
 
 def read_adapter(location: str, model: nn.Module) -> Updates:
@@ -93,27 +53,15 @@ def read_adapter(location: str, model: nn.Module) -> Updates:
     """
     files = inspect_adapter(Path(location), is_trusted=True)
     layers = layers_of(model)
+    check_fits(files.updates, {name: (one.in_features, one.size) for name, one in layers.items()})
     parts: dict[Projection, list[tuple[Layer, torch.Tensor, torch.Tensor]]] = defaultdict(list)
     with safe_open(files.path, framework="pt") as file:
         for update in files.updates:
-            layer = _fitting(update, layers)
+            layer = layers[update.module]
             name = f"base_model.model.{update.module}.lora_"
             down, up = (file.get_tensor(f"{name}{half}.weight").float() for half in "AB")
             parts[layer.product].append((layer, down, up * update.scale))
     return {product: _joined(product, found) for product, found in parts.items()}
-
-
-def _fitting(update: UpdateFiles, layers: Mapping[str, Layer]) -> Layer:
-    layer = layers.get(update.module)
-    if layer is None:
-        kinds = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
-        message = f"the base has no layer {update.module} that an adapter can change"
-        raise refused_adapter(f"{message}; it has layers of these names: {kinds}")
-    theirs, ours = (update.out_features, update.in_features), (layer.size, layer.in_features)
-    if theirs != ours:
-        message = f"the adapter was made for another model: its {update.module} is {list(theirs)}"
-        raise refused_adapter(f"{message}, the base's is {list(ours)}")
-    return layer
 
 
 def _joined(product: Projection, found: list[tuple[Layer, torch.Tensor, torch.Tensor]]) -> LowRank:

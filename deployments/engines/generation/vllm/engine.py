@@ -23,6 +23,7 @@ from deployments.engines.generation.transformers.chat import TextCodec
 from deployments.engines.generation.transformers.grammar import GrammarCompiler
 from deployments.engines.generation.transformers.loading import read_tokenizer
 from deployments.engines.generation.transformers.output import Output
+from deployments.engines.generation.vllm.adapters import Adapters, sizes_of
 from deployments.engines.generation.vllm.load import CacheLoad
 from deployments.engines.generation.vllm.sampling import alternatives, params_of
 from deployments.engines.generation.vllm.settings import (
@@ -74,10 +75,12 @@ class VllmEngine:
     def _load(self) -> Any:
         """Start vLLM; return what the model says ends a text. It reads the folder until then."""
         with readable(self._args) as folder:
+            sizes = sizes_of(folder) if self._args.max_adapters else {}
             loggers = [lambda *_: self._cache]
             self._llm = AsyncLLM.from_engine_args(
-                engine_args(self._args, folder), stat_loggers=loggers
+                engine_args(self._args, folder, sizes), stat_loggers=loggers
             )
+            self._adapters = Adapters(self._llm, sizes, self._args.max_adapter_rank)
             generation = self._llm.model_config.try_get_generation_config() or {}
             return generation.get("eos_token_id")
 
@@ -97,55 +100,62 @@ class VllmEngine:
         check_tokens(biased, self._vocab_size, "logit_bias")
 
     async def attach(self, adapter: str, location: str) -> None:
-        """Refuse: vLLM was started for the model's own weights only."""
-        raise refused_adapter("the vllm engine serves no adapters here: merge it into its base")
+        """Have vLLM read an adapter that fits the model, once."""
+        self.check_health()
+        if not self._args.max_adapters:
+            raise refused_adapter("this model has no room for adapters: load it with max_adapters")
+        await self._adapters.attach(adapter, location)
 
     async def detach(self, adapter: str) -> None:
-        """Do nothing: none was ever attached."""
+        """Free an adapter once its requests have ended."""
+        self._adapters.detach(adapter)
 
     async def generate(self, request: EngineRequest) -> AsyncIterator[Delta | Finished]:
         """Yield deltas as tokens come, then `Finished`; closing the iterator frees the slot."""
         max_tokens = self._admit(request)
-        slot = f"slot-{next(self._slots)}"
-        output = self._outputs[slot] = Output(
-            text=TextStream(self._codec.decode, request.sampling.stop),
-            eos_token_ids=self._eos_token_ids,
-            max_tokens=max_tokens,
-            logprobs=[],
-            token_bytes=self._grammars.token_bytes,
-        )
-        reading = asyncio.create_task(self._read(slot, request, output))
-        try:
-            while not output.is_finished:
-                await output.wake.wait()
-                for event in output.take():
-                    yield event
-        finally:
-            del self._outputs[slot]
-            self._begun.discard(slot)
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
+        with self._adapters.used(request.adapter) as adapter:
+            slot = f"slot-{next(self._slots)}"
+            output = self._outputs[slot] = Output(
+                text=TextStream(self._codec.decode, request.sampling.stop),
+                eos_token_ids=self._eos_token_ids,
+                max_tokens=max_tokens,
+                logprobs=[],
+                token_bytes=self._grammars.token_bytes,
+            )
+            reading = asyncio.create_task(self._read(slot, request, output, adapter))
+            try:
+                while not output.is_finished:
+                    await output.wake.wait()
+                    for event in output.take():
+                        yield event
+            finally:
+                del self._outputs[slot]
+                self._begun.discard(slot)
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
 
     def _admit(self, request: EngineRequest) -> int:
         """Return how many tokens the request may have."""
         self.check_health()
         self.check(request.sampling)
-        if request.adapter is not None:
-            raise refused_adapter("the vllm engine serves no adapters here")
         check_tokens(request.token_ids, self._vocab_size, "prompt")
         max_tokens = check_length(request, self.context_length)
         check_queue(self.stats().num_queued, self._args.max_queued_requests)
         return max_tokens
 
-    async def _read(self, slot: str, request: EngineRequest, output: Output) -> None:
+    async def _read(
+        self, slot: str, request: EngineRequest, output: Output, adapter: int | None
+    ) -> None:
         """Take what vLLM computes for a request; a cancellation has vLLM drop it."""
         prompt = {
             "prompt_token_ids": list(request.token_ids),
-            "cache_salt": self._salt(slot, request),
+            "cache_salt": self._salt(slot, request, adapter),
         }
         params = params_of(request.sampling, output.max_tokens, self._eos_token_ids)
+        lora = self._adapters.request(adapter)
+        generated = self._llm.generate(prompt, params, slot, lora_request=lora)
         try:
-            async with contextlib.aclosing(self._llm.generate(prompt, params, slot)) as steps:
+            async with contextlib.aclosing(generated) as steps:
                 async for step in steps:
                     self._begun.add(slot)
                     [part] = step.outputs
@@ -155,9 +165,10 @@ class VllmEngine:
         finally:
             output.fail()  # without effect where the text has ended
 
-    def _salt(self, slot: str, request: EngineRequest) -> str:
+    def _salt(self, slot: str, request: EngineRequest, adapter: int | None) -> str:
         """Return what pages must share beside their tokens: nothing may reuse those forgotten."""
-        return f"{self._epoch}" if request.is_kept else f"{self._epoch}-{slot}"
+        shared = f"{self._epoch}-{adapter or 0}"
+        return shared if request.is_kept else f"{shared}-{slot}"
 
     async def forget(self) -> None:
         """Keep nothing of any request so far; of those that run now, nothing when they have ended.
@@ -194,6 +205,7 @@ class VllmEngine:
         for output in self._outputs.values():
             output.fail()
         if llm is not None:
+            self._adapters.stop()
             await asyncio.to_thread(llm.shutdown, STOP_TIMEOUT_S)
 
 

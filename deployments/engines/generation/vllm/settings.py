@@ -13,7 +13,9 @@ from vllm import AsyncEngineArgs
 from vllm.platforms import current_platform
 
 from deployments.config import GeneratorArgs
+from deployments.engines.generation.adapters import Sizes
 from deployments.engines.generation.transformers.loading import dtype_of, read
+from deployments.engines.generation.vllm.executors import OneProcessExecutor, WorkersExecutor
 from deployments.engines.weights import locate
 from deployments.errors import EngineFailed
 
@@ -26,6 +28,9 @@ BLOCK_TOKENS = {"cpu": 128, "cuda": 16}
 
 SPARE_BLOCKS = 2
 """One that vLLM never fills, and one that is begun."""
+
+MAX_ATTACHED = 65_536
+"""Adapters that vLLM holds; one above it would drop another, and end when that was read again."""
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -74,11 +79,12 @@ def _export(args: GeneratorArgs, folder: str) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def engine_args(args: GeneratorArgs, folder: Path) -> AsyncEngineArgs:
-    """Return vLLM's arguments for a model of ours."""
+def engine_args(args: GeneratorArgs, folder: Path, sizes: Sizes) -> AsyncEngineArgs:
+    """Return vLLM's arguments for a model of ours; `sizes`: what adapters may change of it."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     longest = int(getattr(config, "max_position_embeddings", 0) or args.context_length)
-    options: dict[str, Any] = {}
+    is_cpu = torch.device(args.device).type == "cpu"
+    options = _adapter_options(args, sizes, is_cpu=is_cpu) if args.max_adapters else {}
     if args.speculative_tokens:
         options["speculative_config"] = {
             "method": "ngram",
@@ -99,9 +105,26 @@ def engine_args(args: GeneratorArgs, folder: Path) -> AsyncEngineArgs:
         structured_outputs_config={"backend": "guidance", "disable_any_whitespace": True},
         enable_log_requests=False,
         # Compiled for a processor (0.32, bf16), it answered with other tokens than the model's.
-        enforce_eager=torch.device(args.device).type == "cpu",
+        enforce_eager=is_cpu,
+        # On a processor even one rank has a worker's process, for the sake of its threads.
+        distributed_executor_backend=(
+            WorkersExecutor if is_cpu or args.tensor_parallel > 1 else OneProcessExecutor
+        ),
         **options,
     )
+
+
+def _adapter_options(args: GeneratorArgs, sizes: Sizes, *, is_cpu: bool) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "enable_lora": True,
+        "max_loras": args.max_adapters,
+        "max_lora_rank": args.max_adapter_rank,
+        "max_cpu_loras": MAX_ATTACHED,
+        "lora_target_modules": sorted({name.rpartition(".")[2] for name in sizes}),
+    }
+    if is_cpu:
+        options["worker_cls"] = "deployments.engines.generation.vllm.worker.AdapterWorker"
+    return options
 
 
 def _cache_bytes(args: GeneratorArgs, config: Any) -> int:

@@ -2,9 +2,14 @@
 
 import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import pytest_asyncio
 
@@ -16,10 +21,27 @@ from deployments.engines.generation.transformers.loading import load
 from deployments.engines.generation.vllm.engine import VllmEngine
 from deployments.errors import InvalidRequest
 from deployments.types import Delta, Finished, Grammar, Message, SamplingParams
+from tests.unit.engines.generation.transformers.tiny import save_llama
 
 pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 ARGS: dict[str, Any] = {"engine": "vllm", "precision": "fp32", "kv_cache_tokens": 4096}
 QUESTION = "What is the capital of France?"
+
+REPLICA = """
+import asyncio, sys
+from deployments.config import GeneratorArgs
+from deployments.engines.generation.vllm.engine import VllmEngine
+
+async def serve():
+    args = {"engine": "vllm", "context_length": 128, "kv_cache_tokens": 256}
+    engine = VllmEngine(GeneratorArgs(source=sys.argv[1], **args))
+    await engine.start()
+    print("ready", flush=True)
+    await asyncio.sleep(600)
+
+if __name__ == "__main__":
+    asyncio.run(serve())
+"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[0, 3], ids=["plain", "ngram"])
@@ -83,3 +105,31 @@ async def test_forgotten_prompts_are_not_reused(engine: VllmEngine) -> None:
     await engine.forget()
     assert engine._epoch == 1
     assert text_of(await events(engine))
+
+
+async def test_killed_replica_leaves_none_of_its_processes(tmp_path: Path) -> None:
+    script = tmp_path / "replica.py"
+    script.write_text(REPLICA)
+    model = save_llama(tmp_path / "model", head_dim=32)
+    replica = await asyncio.create_subprocess_exec(
+        sys.executable, script, model, stdout=asyncio.subprocess.PIPE, env=environment()
+    )
+    assert replica.stdout is not None
+    while (line := await replica.stdout.readline()) != b"ready\n":
+        assert line, "it ended"
+    below = psutil.Process(replica.pid).children(recursive=True)
+    try:
+        assert len(below) >= 2, "vLLM computes in processes of its own"
+        replica.send_signal(signal.SIGKILL)
+        await replica.wait()
+        _, alive = await asyncio.to_thread(psutil.wait_procs, below, timeout=30)
+        assert alive == []
+    finally:
+        for process in below:
+            if process.is_running():
+                process.kill()
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which our package is found, wherever it lies."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

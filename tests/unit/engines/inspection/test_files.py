@@ -84,6 +84,16 @@ def test_code_and_pickles_are_refused_unless_the_folder_is_trusted(
     assert inspect(Weights(path), is_trusted=True).kind == "generation"
 
 
+@pytest.mark.parametrize("is_trusted", [False, True])
+def test_pickles_alone_are_no_model_even_where_they_may_lie(
+    tmp_path: Path, is_trusted: bool
+) -> None:
+    path = folder(tmp_path / "m", LLAMA)
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    with pytest.raises(UnreadableModel, match="only safetensors" if is_trusted else "pickles"):
+        inspect(Weights(path), is_trusted=is_trusted)
+
+
 def test_code_of_the_models_own_is_refused(tmp_path: Path) -> None:
     path = folder(tmp_path / "m", LLAMA | {"auto_map": {"AutoModel": "x.Y"}})
     with pytest.raises(UnreadableModel, match="code of the model's own"):

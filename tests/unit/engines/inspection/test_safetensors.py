@@ -37,6 +37,11 @@ def test_whole_file_says_how_many_numbers_it_holds(tmp_path: Path) -> None:
         ({"a": entry(shape="ab")}, bytes(8)),
         ({"a": 7}, bytes(8)),
         ({"a": {}}, bytes(8)),
+        ({"a": entry(shape=(10**400, 1.5))}, bytes(8)),
+        ({"a": entry(shape=(2, 10**400))}, bytes(8)),
+        ({"a": entry(shape=(float("inf"),))}, bytes(8)),
+        ({"a": entry(offsets=(0, 1e308))}, bytes(8)),
+        ({"a": entry(dtype=["F32"])}, bytes(8)),
     ],
 )
 def test_header_that_does_not_fit_its_file_is_refused(
@@ -58,6 +63,9 @@ def test_header_that_does_not_fit_its_file_is_refused(
         struct.pack("<Q", 0),
         struct.pack("<Q", 4) + b"null",
         json.dumps({"a": 1}).encode(),
+        struct.pack("<Q", 100_000) + b"[" * 100_000,
+        struct.pack("<Q", 500_000) + b'{"a":' * 100_000,
+        struct.pack("<Q", 10_002) + b"[" + b"9" * 10_000 + b"]",
     ],
 )
 def test_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:

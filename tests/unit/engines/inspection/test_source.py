@@ -1,12 +1,30 @@
+import errno
 import hashlib
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from deployments.config import ModelsArgs
+from deployments.engines.inspection.files import inspect
 from deployments.engines.inspection.source import find_source, is_trusted
 from deployments.errors import InvalidRequest, UnreadableModel
 from tests.unit.engines.inspection.material import LLAMA, folder, gguf
+
+FILES = (
+    "model-00001.safetensors",
+    "config.json",
+    "tokenizer.model",
+    "modeling.py",
+    "pytorch_model.bin",
+    "model.pt",
+    "weights.pkl",
+    "model.onnx",
+    "nested.zip",
+)
 
 
 @pytest.fixture
@@ -35,6 +53,11 @@ def test_folder_and_file_below_a_root_are_found(tmp_path: Path, args: ModelsArgs
         "{tmp}/models/link",
         "{tmp}/models/loop",
         "{tmp}/models/none",
+        "{tmp}/models/linked",
+        "{tmp}/models/deep",
+        "{tmp}/models/looping",
+        "{tmp}/models/" + "x" * 300,
+        "{tmp}/models/" + "x" * 300 + ".gguf",
         "{tmp}/models/m/config.json",
         "{tmp}/models/m\x00",
         "/",
@@ -59,6 +82,14 @@ def test_everything_else_is_refused(tmp_path: Path, args: ModelsArgs, source: st
         folder(tmp_path / name, LLAMA)
     (tmp_path / "models/link").symlink_to(tmp_path / "secret")
     (tmp_path / "models/loop").symlink_to(tmp_path / "models/loop")
+    linked, deep, looping = (
+        folder(tmp_path / "models" / name, LLAMA) for name in ("linked", "deep", "looping")
+    )
+    (linked / "tokenizer.json").unlink()
+    (linked / "tokenizer.json").symlink_to(tmp_path / "secret/tokenizer.json")
+    (deep / "inner").mkdir()
+    (deep / "inner/more").symlink_to(tmp_path / "secret")
+    (looping / "loop").symlink_to(looping / "loop")
     with pytest.raises(InvalidRequest) as refused:
         find_source(source.format(tmp=tmp_path), args)
     assert refused.value.param == "source"
@@ -119,3 +150,63 @@ def test_version_that_a_tuning_made_is_found(
     assert find_source("tuned:facts@1", args).folder == path
     with pytest.raises(InvalidRequest, match="no tuning has made"):
         find_source("tuned:facts@2", args)
+
+
+def test_links_that_stay_below_the_roots_are_followed(tmp_path: Path, args: ModelsArgs) -> None:
+    """As a hub's cache has them: names of a revision link to files by their hashes."""
+    path, blobs = folder(tmp_path / "models/m", LLAMA), tmp_path / "models/blobs"
+    blobs.mkdir()
+    (path / "model.safetensors").rename(blobs / "abc")
+    (path / "model.safetensors").symlink_to("../blobs/abc")
+    assert inspect(find_source(str(path), args), is_trusted=False).num_parameters == 8
+
+
+def test_file_that_may_not_be_read_is_told(
+    tmp_path: Path, args: ModelsArgs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder(tmp_path / "models/m", LLAMA)
+    weights = gguf(tmp_path / "models/m.gguf")
+    opened = Path.open
+
+    def denied(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self.suffix in (".gguf", ".safetensors"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return opened(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", denied)
+    for source in (path, weights):
+        for digest in ("", "0" * 64):
+            with pytest.raises(UnreadableModel, match="cannot be read: Permission denied") as told:
+                inspect(find_source(str(source), args, digest=digest), is_trusted=False)
+            assert str(tmp_path) not in told.value.message
+
+
+def test_hub_gives_safetensors_and_settings_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's client is a stand-in: what it is asked for is what counts."""
+    asked: list[tuple[str, str | None]] = []
+    path = folder(tmp_path / "snapshot", LLAMA)
+
+    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        taken = {file for file in FILES if any(fnmatch(file, one) for one in allow_patterns)}
+        assert taken == {"model-00001.safetensors", "config.json", "tokenizer.model"}
+        return str(path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    args = ModelsArgs(allow_hub=True)
+    assert find_source("hub:org/name", args).folder == path
+    assert find_source("hub:org/name@v1.0", args).folder == path
+    assert asked == [("org/name", None), ("org/name", "v1.0")]
+
+
+def test_hub_that_gives_nothing_is_told_without_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("https://hub.example/secret-path cannot be reached")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(InvalidRequest, match="the hub does not give this model") as refused:
+        find_source("hub:org/name", ModelsArgs(allow_hub=True))
+    assert refused.value.param == "source"
+    assert "secret-path" not in refused.value.message

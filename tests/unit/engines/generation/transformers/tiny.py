@@ -12,7 +12,7 @@ SPECIAL = ["<unk>", "</s>"]
 LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
 
 
-def save_llama(folder: Path) -> Path:
+def save_llama(folder: Path, **settings: Any) -> Path:
     torch.manual_seed(3)
     config = LlamaConfig(
         vocab_size=len(SPECIAL) + len(LETTERS),
@@ -26,6 +26,7 @@ def save_llama(folder: Path) -> Path:
         bos_token_id=None,
         eos_token_id=1,
         tie_word_embeddings=False,
+        **settings,
     )
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)

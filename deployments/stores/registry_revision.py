@@ -1,0 +1,26 @@
+"""The number of changes that the registry of models has seen: one row, raised by each of them."""
+
+from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from deployments.stores import schema
+
+ONLY = {"id": 1}
+"""The one row of `registry_changes`."""
+
+REVISION = select(schema.registry_changes.c.revision).where(
+    schema.registry_changes.c.id == bindparam("id")
+)
+
+
+def raise_revision(connection: Connection) -> None:
+    """Raise the revision; from here on other changes wait for this one."""
+    table = schema.registry_changes
+    statement = update(table).where(table.c.id == ONLY["id"]).values(revision=table.c.revision + 1)
+    if connection.execute(statement).rowcount:
+        return
+    try:
+        with connection.begin_nested():
+            connection.execute(insert(table).values(**ONLY, revision=1))
+    except IntegrityError:  # another process made the first change ever at the same time
+        connection.execute(statement)
