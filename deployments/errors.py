@@ -52,6 +52,18 @@ class Forbidden(RagError):
     status = 403
 
 
+class SecondFactorRequired(Forbidden):
+    """What was asked can hurt: a one-time code has to come with it."""
+
+    code = "second_factor_required"
+
+
+class SecondFactorInvalid(Forbidden):
+    """The one-time code is wrong, or was used already."""
+
+    code = "second_factor_invalid"
+
+
 class NotFound(RagError):
     """The named thing does not exist or is not visible to this key."""
 
@@ -126,6 +138,12 @@ class RateLimited(RagError):
     code = "rate_limit_exceeded"
     status = 429
     retryable = True
+
+
+class SecondFactorLocked(RateLimited):
+    """Too many one-time codes were wrong."""
+
+    code = "second_factor_locked"
 
 
 class EngineFailed(RagError):
