@@ -219,6 +219,11 @@ class IngressArgs(Args):
     max_document_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     max_documents_per_call: int = Field(default=1000, ge=1)
     addresses: AddressArgs = AddressArgs()
+    second_factor: Literal["required", "enrolled"] = Field(
+        default="required",
+        description="what can hurt asks for a one-time code: of every key, or of those that have "
+        "a second factor",
+    )
 
 
 class Settings(BaseSettings):

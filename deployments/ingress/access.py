@@ -40,10 +40,20 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     "deleteTuning": "finetune",
     **dict.fromkeys(("listModels", "retrieveModel"), ANY_KEY),
     "metrics": "metrics",
+    **dict.fromkeys(("enrollTotp", "confirmTotp", "getTotp", "removeTotp"), ANY_KEY),
     **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
     **dict.fromkeys(("health", "ready"), PUBLIC),
 }
 """By the operation's id in the OpenAPI description."""
+
+
+SENSITIVE: Final = frozenset(
+    {
+        *("createKey", "rotateKey", "revokeKey", "removeTotp"),
+        *("erase", "finetuneModel", "deleteTuning"),
+    }
+)
+"""Operations that ask for a second factor; and `unloadModel`, if it takes what an alias names."""
 
 
 class GuardedRoute(APIRoute):

@@ -29,6 +29,7 @@ from deployments.ingress.native.inference import inference_router
 from deployments.ingress.native.keys import keys_router
 from deployments.ingress.native.models import model_states_router
 from deployments.ingress.native.operations import operations_router
+from deployments.ingress.native.second_factors import second_factors_router
 from deployments.ingress.native.stored import documents_router
 from deployments.ingress.native.transfer import transfer_router
 from deployments.ingress.openai.chat import chat_router
@@ -37,6 +38,7 @@ from deployments.ingress.openai.embeddings import embeddings_router
 from deployments.ingress.openai.models import models_router
 from deployments.ingress.openapi import openapi_of
 from deployments.ingress.rerank.routes import rerank_router
+from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
 
 DESCRIPTION = (
@@ -60,6 +62,7 @@ ROUTERS = (
     finetune_router,
     models_router,
     keys_router,
+    second_factors_router,
     operations_router,
 )
 
@@ -70,6 +73,7 @@ def build_app(
     args: IngressArgs,
     *,
     extract: Extract,
+    factors: Factors,
     metrics: Metrics | None = None,
     metrics_source: MetricsSource | None = None,
     edge_secret: str = "",
@@ -82,6 +86,7 @@ def build_app(
         keys: checks bearer keys, and makes them.
         args: limits of every request.
         extract: turns uploaded files into text.
+        factors: keeps the keys' second factors.
         metrics: where this process counts; by default a registry of its own.
         metrics_source: what `GET /v1/metrics` shows; by default this process's own counters.
         edge_secret: what the edge proves itself with; empty: there is none.
@@ -93,7 +98,10 @@ def build_app(
     async def own_metrics() -> bytes:
         return own.text()
 
-    services = Services(graph, args, metrics, extract, metrics_source or own_metrics, keys)
+    second_factor = SecondFactorCheck(factors, args.second_factor)
+    services = Services(
+        graph, args, metrics, extract, metrics_source or own_metrics, keys, second_factor
+    )
     app = _routes(services)
     _map_errors(app)
     return Gate(app, keys, args, metrics, edge_secret=edge_secret, is_behind_serve=is_behind_serve)

@@ -20,8 +20,11 @@ from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.second_factor import ThreadedFactors
+from deployments.stores.database import Database
 from deployments.stores.keys import open_keys
 from deployments.stores.pepper import edge_secret
+from deployments.stores.second_factors import SecondFactors
 from deployments.types import (
     AnswerEvent,
     Document,
@@ -49,7 +52,10 @@ class Ingress:
         self._args = args
         self._graph = graph_factory(*graph_args, **handles)
         self._metrics = Metrics()
-        self._keys = ThreadedKeys(open_keys(Settings()))
+        settings = Settings()
+        self._keys = ThreadedKeys(open_keys(settings))
+        database = Database(settings.database, pool_size=1)
+        self._factors = ThreadedFactors(SecondFactors(database, settings.state_path))
 
     def __serve_build_asgi_app__(self) -> App:
         """Return the application; Serve calls this once, after the constructor."""
@@ -58,6 +64,7 @@ class Ingress:
             self._keys,
             self._args,
             extract=extract_in_child,
+            factors=self._factors,
             metrics=self._metrics,
             metrics_source=self._cluster_metrics,
             edge_secret=edge_secret(Settings().state_path),
