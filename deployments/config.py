@@ -202,6 +202,14 @@ class AddressArgs(Args):
         return self
 
 
+class AuditArgs(Args):
+    """For how long the record of every call stays where it can be asked."""
+
+    retention_days: int = Field(
+        default=180, ge=180, le=36_500, description="afterwards a day goes to a Parquet file"
+    )
+
+
 class IngressArgs(Args):
     """Limits that the ingress puts on every request."""
 
@@ -219,6 +227,7 @@ class IngressArgs(Args):
     max_document_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     max_documents_per_call: int = Field(default=1000, ge=1)
     addresses: AddressArgs = AddressArgs()
+    audit: AuditArgs = AuditArgs()
     second_factor: Literal["required", "enrolled"] = Field(
         default="required",
         description="what can hurt asks for a one-time code: of every key, or of those that have "

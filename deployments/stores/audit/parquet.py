@@ -1,0 +1,45 @@
+"""A day's records as a Parquet file with page checksums and a seal."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+
+from deployments.stores.audit.facets import Facet
+from deployments.stores.audit.rows import COLUMNS
+from deployments.stores.seals import SealedWriter
+
+GROUP_ROWS = 100_000
+WHOLE = ("time_us", "writer", "sequence", "latency_us", "tokens_in", "tokens_out", "status")
+SCHEMA = pa.schema(
+    [
+        *((name, pa.int64()) for name in WHOLE),
+        *((name, pa.string()) for name in ("tenant", "key_id", "operation", "method")),
+        *((name, pa.string()) for name in ("request_id", "address", "error", "touched")),
+        ("hash", pa.binary(32)),
+    ]
+)
+
+
+def pieces(rows: Iterable[tuple[Any, dict[int, Facet]]], day: str) -> Iterator[bytes]:
+    """Yield the file's bytes, row group by row group."""
+    writer = SealedWriter(SCHEMA)
+    for group in _groups(rows):
+        yield writer.write(_table(group))
+    yield writer.finish({"ragserve.audit": "1", "ragserve.audit.day": day})
+
+
+def _table(group: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(group, schema=SCHEMA)
+
+
+def _groups(rows: Iterable[tuple[Any, dict[int, Facet]]]) -> Iterator[list[dict[str, Any]]]:
+    group: list[dict[str, Any]] = []
+    for row, facets in rows:
+        values = dict(zip(COLUMNS, row, strict=True))
+        group.append(values | facets[values.pop("facet")]._asdict())
+        if len(group) == GROUP_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,145 @@
+"""Keeping: days that are old enough go to files, and then their tables go as a whole.
+
+A day leaves only when it is proved, and its heads are signed first: what stays is chained to them.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+
+from deployments.config import AuditArgs
+from deployments.stores.audit import archives, parquet
+from deployments.stores.audit.chain import Head
+from deployments.stores.audit.chains import Broken, Chains
+from deployments.stores.audit.checkpoints import append_to_file, make_checkpoint, stored
+from deployments.stores.audit.facets import Facet
+from deployments.stores.audit.signing import Signer
+from deployments.stores.audit.tables import day_of, day_table, days, facets
+from deployments.stores.audit.verify import rows_of
+from deployments.stores.database import Database
+from deployments.stores.sql_errors import files_translated
+
+log = logging.getLogger(__name__)
+
+DAY_US = 86_400_000_000
+_broken: set[str] = set()
+"""Days that this process has found to be wrong: they stay, and are told of once."""
+
+_lock = threading.Lock()
+
+
+def archive_old(
+    database: Database, folder: Path, signer: Signer, args: AuditArgs, now_us: int
+) -> list[str]:
+    """Archive every day that ended `retention_days` ago; return those that went.
+
+    Raises:
+        StoreUnavailable: the database or a file could not be written; nothing is lost.
+    """
+    last = day_of(now_us - (args.retention_days + 1) * DAY_US)
+    with database.read() as connection:
+        old = connection.scalars(select(days.c.day).where(days.c.day <= last)).all()
+    gone: list[str] = []
+    for day in sorted(old):
+        if not _archive(database, folder, signer, day, now_us):
+            break  # later days continue its chains
+        gone.append(day)
+    return gone
+
+
+def _archive(database: Database, folder: Path, signer: Signer, day: str, now_us: int) -> bool:
+    with _lock:
+        if day in _broken:
+            return False
+        make_checkpoint(database, signer, now_us, period_us=0)
+        append_to_file(database, folder)
+        try:
+            with database.migration() as connection:
+                if connection.scalar(select(days.c.day).where(days.c.day == day)) is None:
+                    return True  # another process was faster
+                file, sha256, chains, num = _written(connection, database, folder, signer, day)
+                heads = _heads_of(connection, day, chains)
+                archives.insert(
+                    connection,
+                    signer,
+                    day=day,
+                    file=file,
+                    sha256=sha256,
+                    num_records=num,
+                    heads=heads,
+                )
+                _drop(connection, day)
+        except Broken as broken:
+            log.error("the audit log of %s stays, it is wrong: %s", day, broken.wrong.message)
+            _broken.add(day)
+            return False
+    return True
+
+
+def _written(
+    connection: Connection, database: Database, folder: Path, signer: Signer, day: str
+) -> tuple[str, str, Chains, int]:
+    """Write the day's file, proving the day; return its name, SHA-256, chains and length."""
+    found = archives.read(connection, signer)
+    number = len(found) + 1
+    chains = Chains(archives.anchors(connection, signer).heads, stored(database))
+    name = f"{day}-{number}.parquet"
+    counted = _Proved(connection, day, chains)
+    with files_translated():
+        target = folder / archives.FOLDER / name
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        _write(target, parquet.pieces(counted, day))
+        return name, archives.file_sha256(target), chains, counted.num_rows
+
+
+class _Proved:
+    """The rows of a day, each of which continues its chain."""
+
+    def __init__(self, connection: Connection, day: str, chains: Chains) -> None:
+        self._connection = connection
+        self._day = day
+        self._chains = chains
+        self.num_rows = 0
+
+    def __iter__(self) -> Iterator[tuple[Any, dict[int, Facet]]]:
+        for row, known in rows_of(self._connection, self._day):
+            self._chains.follow(row, known)
+            self.num_rows += 1
+            yield row, known
+
+
+def _heads_of(connection: Connection, day: str, chains: Chains) -> list[Head]:
+    """Return the heads of the chains that have a record on the day."""
+    there = set(connection.scalars(select(day_table(day).c.writer).distinct()))
+    return [head for head in chains.heads if head.writer in there]
+
+
+def _drop(connection: Connection, day: str) -> None:
+    connection.execute(delete(facets).where(facets.c.day == day))
+    connection.execute(delete(days).where(days.c.day == day))
+    day_table(day).drop(connection)
+
+
+def _write(path: Path, content: Iterator[bytes]) -> None:
+    """Write a file that is on the disk, with its name, when this returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for piece in content:
+                file.write(piece)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    parent = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
