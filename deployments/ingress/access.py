@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from deployments.errors import Forbidden
+from deployments.ingress.entry import CURRENT
 from deployments.types.access import Scope
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -42,6 +43,7 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     "metrics": "metrics",
     **dict.fromkeys(("enrollTotp", "confirmTotp", "getTotp", "removeTotp"), ANY_KEY),
     **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
+    **dict.fromkeys(("listAudit", "verifyAudit"), "audit"),
     **dict.fromkeys(("health", "ready"), PUBLIC),
 }
 """By the operation's id in the OpenAPI description."""
@@ -56,6 +58,28 @@ SENSITIVE: Final = frozenset(
 """Operations that ask for a second factor; and `unloadModel`, if it takes what an alias names."""
 
 
+CHANGES: Final = frozenset(
+    {
+        *("index", "import", "deleteDocument", "erase"),
+        *("createCollection", "updateCollection", "deleteCollection"),
+        *("loadModel", "unloadModel", "switchModel"),
+        *("finetuneModel", "cancelTuning", "deleteTuning"),
+        *("createKey", "rotateKey", "revokeKey"),
+        *("enrollTotp", "confirmTotp", "removeTotp"),
+    }
+)
+"""Operations that change what is stored: written down before they begin, and before they answer."""
+
+READS: Final = frozenset(
+    {
+        *("infer", "createChatCompletion", "createCompletion", "createEmbedding"),
+        *("rerankV1", "rerankV2", "rerank", "clean", "vectorize", "search", "difyRetrieval"),
+        "export",
+    }
+)
+"""Operations that change nothing although their method is not GET."""
+
+
 class GuardedRoute(APIRoute):
     """A route behind the check of its rule."""
 
@@ -65,11 +89,16 @@ class GuardedRoute(APIRoute):
         if operation not in RULES:
             raise RuntimeError(f"no rule says who may ask {operation}")
         self._rule = RULES[operation]
+        self._is_change = operation in CHANGES
+        if not self._is_change and operation not in READS and {*described["methods"]} - {"GET"}:
+            raise RuntimeError(f"nothing says whether {operation} changes something")
         super().__init__(path, endpoint, **described)
 
     def get_route_handler(self) -> Handler:
         """Return what answers; it raises Forbidden before anything is read."""
         answer, rule = super().get_route_handler(), self._rule
+        if self._is_change:
+            answer = _written_down(answer)
         if isinstance(rule, Rule):
             return answer
 
@@ -81,6 +110,19 @@ class GuardedRoute(APIRoute):
             return await answer(request)
 
         return checked
+
+
+def _written_down(answer: Handler) -> Handler:
+    """Return what answers once the audit log knows what is about to be done."""
+
+    async def begun(request: Request) -> Response:
+        entry = CURRENT.get()
+        if entry is not None:
+            entry.be_called(request.scope["route"].operation_id)
+            await entry.begin()
+        return await answer(request)
+
+    return begun
 
 
 def guarded(**options: Any) -> APIRouter:

@@ -1,25 +1,28 @@
 """The application behind the ingress, built from a graph; it does not know Ray."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cache
+from functools import cache, partial
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 
 from deployments.config import IngressArgs
 from deployments.errors import RagError
-from deployments.ingress.asgi import App, path_of
+from deployments.ingress.asgi import App, Scope, path_of
 from deployments.ingress.auth import KeyAdmin
 from deployments.ingress.dify.routes import dify_router
 from deployments.ingress.docs import docs_router
+from deployments.ingress.entry import Audit, fail
 from deployments.ingress.errors import from_http_exception, from_parameters
 from deployments.ingress.failure import failure_of
 from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.native.audit import audit_router
 from deployments.ingress.native.clean import clean_router
 from deployments.ingress.native.collections import collections_router
 from deployments.ingress.native.data import data_router
@@ -62,6 +65,7 @@ ROUTERS = (
     finetune_router,
     models_router,
     keys_router,
+    audit_router,
     second_factors_router,
     operations_router,
 )
@@ -76,6 +80,7 @@ def build_app(
     factors: Factors,
     metrics: Metrics | None = None,
     metrics_source: MetricsSource | None = None,
+    audit: Audit | None = None,
     edge_secret: str = "",
     is_behind_serve: bool = False,
 ) -> App:
@@ -89,6 +94,7 @@ def build_app(
         factors: keeps the keys' second factors.
         metrics: where this process counts; by default a registry of its own.
         metrics_source: what `GET /v1/metrics` shows; by default this process's own counters.
+        audit: where every call is written down; None: nowhere.
         edge_secret: what the edge proves itself with; empty: there is none.
         is_behind_serve: whether Serve names the requests, and echoes their names.
     """
@@ -100,20 +106,34 @@ def build_app(
 
     second_factor = SecondFactorCheck(factors, args.second_factor)
     services = Services(
-        graph, args, metrics, extract, metrics_source or own_metrics, keys, second_factor
+        graph, args, metrics, extract, metrics_source or own_metrics, keys, second_factor, audit
     )
-    app = _routes(services)
+    routers = [router_of(services) for router_of in ROUTERS]
+    routes = [route for router in routers for route in router.routes]
+    app = _routes(services, routers)
     _map_errors(app)
-    return Gate(app, keys, args, metrics, edge_secret=edge_secret, is_behind_serve=is_behind_serve)
+    metrics.watch(audit)
+    return Gate(
+        app,
+        keys,
+        args,
+        metrics,
+        audit=audit,
+        operation_of=partial(operation_of, routes),
+        edge_secret=edge_secret,
+        is_behind_serve=is_behind_serve,
+    )
 
 
-def _routes(services: Services) -> FastAPI:
+def _routes(services: Services, routers: Sequence[APIRouter]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         maintenance = asyncio.ensure_future(services.maintain())
         yield
         maintenance.cancel()
         await asyncio.gather(maintenance, return_exceptions=True)
+        if services.audit is not None:
+            await asyncio.to_thread(services.audit.close)
 
     app = FastAPI(
         lifespan=lifespan,
@@ -124,11 +144,20 @@ def _routes(services: Services) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for router_of in ROUTERS:
-        app.include_router(router_of(services))
+    for router in routers:
+        app.include_router(router)
     app.include_router(docs_router())
     app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
     return app
+
+
+def operation_of(routes: Sequence[BaseRoute], scope: Scope) -> str:
+    """Return the id of the operation that a request asks for; empty where it is none."""
+    route = scope.get("route")
+    if route is None:
+        full = (one for one in routes if one.matches(scope)[0] is Match.FULL)
+        route = next(full, None)
+    return getattr(route, "operation_id", None) or ""
 
 
 def _map_errors(app: FastAPI) -> None:
@@ -156,6 +185,7 @@ async def _unexpected(request: Request, exc: Exception) -> Response:
 
 
 def _response(error: RagError, request: Request, exc: HTTPException | None = None) -> Response:
+    fail(error)
     status, headers, body = failure_of(error, request.state.request_id, path_of(request.scope))
     response = Response(body, status)
     response.raw_headers.extend(headers)

@@ -30,6 +30,10 @@ def path_of(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", ""))
 
 
+Settle = Callable[[int], Awaitable[list[Message] | None]]
+"""Is asked before a response starts with a status; may return another response."""
+
+
 class Exchange:
     """The response of one request on its way out: adds our headers, remembers how far it got.
 
@@ -42,9 +46,22 @@ class Exchange:
         self._is_id_echoed = is_id_echoed
         self.status = 0
         self.is_complete = False
+        self.settle: Settle | None = None
+        self._is_replaced = False
 
     async def send(self, message: Message) -> None:
-        """Pass an ASGI message on."""
+        """Pass an ASGI message on, unless another response has taken its place."""
+        if self._is_replaced:
+            return
+        if message["type"] == "http.response.start" and self.settle is not None:
+            instead = await self.settle(message["status"])
+            for one in instead or ():
+                await self._pass_on(one)
+            self._is_replaced = instead is not None
+        if not self._is_replaced:
+            await self._pass_on(message)
+
+    async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.body":
             self.is_complete = not message.get("more_body", False)
         elif message["type"] == "http.response.start":

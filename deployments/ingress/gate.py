@@ -5,13 +5,15 @@ Plain ASGI. It does not know routes beyond those that need no key.
 
 import re
 import time
+from collections.abc import Callable
 
 from deployments.config import IngressArgs
 from deployments.errors import Overloaded, RagError
 from deployments.ingress.addresses import Addresses, check_key
-from deployments.ingress.asgi import App, Exchange, Receive, Scope, Send, header, path_of
+from deployments.ingress.asgi import App, Exchange, Message, Receive, Scope, Send, header, path_of
 from deployments.ingress.auth import Key, KeyVerifier, bearer_of
 from deployments.ingress.body import BodyReader, ClientGone, call_while_connected
+from deployments.ingress.entry import CURRENT, Audit, Entry, fail
 from deployments.ingress.failure import failure_of
 from deployments.ingress.faults import log_fault
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
@@ -48,6 +50,8 @@ class Gate:
         args: IngressArgs,
         metrics: Metrics,
         *,
+        audit: Audit | None = None,
+        operation_of: Callable[[Scope], str] = lambda _: "",
         edge_secret: str = "",
         is_behind_serve: bool = False,
     ) -> None:
@@ -59,6 +63,8 @@ class Gate:
         self._max_in_flight = args.max_requests_in_flight
         self._in_flight = 0
         self._metrics = metrics
+        self._audit = audit
+        self._operation_of = operation_of
         self._is_behind_serve = is_behind_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,6 +76,7 @@ class Gate:
         exchange = self._exchange(scope, send)
         state = {"request_id": exchange.request_id, "started": started}
         scope["state"] = {**scope.get("state", {}), **state}
+        entry = self._entry(scope, exchange)
         try:
             await self._admit(scope, receive, exchange)
         except ClientGone:
@@ -85,6 +92,26 @@ class Gate:
             self._metrics.count_request(
                 route, scope["method"], exchange.status or CLIENT_GONE, duration_s
             )
+            if entry is not None:
+                entry.be_called(self._operation_of(scope))
+                entry.end(exchange.status or CLIENT_GONE)
+
+    def _entry(self, scope: Scope, exchange: Exchange) -> Entry | None:
+        """Return the call's entry of the audit log, which all that answers it finds."""
+        if self._audit is None:
+            return None
+        entry = Entry(self._audit, exchange.request_id, scope["method"])
+        CURRENT.set(entry)
+
+        async def settle(status: int) -> list[Message] | None:
+            try:
+                await entry.settle(status)
+            except RagError as exc:
+                return _messages(exc, exchange, scope)
+            return None
+
+        exchange.settle = settle
+        return entry
 
     def _exchange(self, scope: Scope, send: Send) -> Exchange:
         given = header(scope, b"x-request-id") if self._is_behind_serve else ""
@@ -93,8 +120,11 @@ class Gate:
         return Exchange(send, new_id("req"), is_id_echoed=False)
 
     async def _admit(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
+        entry = CURRENT.get()
         path = path_of(scope)
         address = self._peers.address_of(scope)
+        if entry is not None:
+            entry.come_from(str(address))
         if path not in HEALTH:
             self._addresses.check(address, path)
         if path in PUBLIC or path.startswith(PUBLIC_PREFIX):
@@ -116,6 +146,8 @@ class Gate:
         if path == METRICS and self._addresses.may_scrape(address):
             return SCRAPER
         key = await self._keys.verify(bearer_of(scope), address)
+        if (entry := CURRENT.get()) is not None:
+            entry.belong_to(key)
         check_key(address, key.grants.addresses)
         return key
 
@@ -131,8 +163,15 @@ async def _refuse(error: RagError, exchange: Exchange, scope: Scope) -> None:
     """Send the error object, unless a response is already on its way: that one stays cut."""
     if exchange.status:
         return
+    fail(error)
+    for message in _messages(error, exchange, scope):
+        await exchange.send(message)
+
+
+def _messages(error: RagError, exchange: Exchange, scope: Scope) -> list[Message]:
     status, headers, body = failure_of(error, exchange.request_id, path_of(scope))
     headers.append((b"content-length", str(len(body)).encode()))
-    start = {"type": "http.response.start", "status": status, "headers": headers}
-    await exchange.send(start)
-    await exchange.send({"type": "http.response.body", "body": body, "more_body": False})
+    return [
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body, "more_body": False},
+    ]

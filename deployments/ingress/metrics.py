@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from deployments.ingress import entry
+
 METHODS = frozenset({"GET", "POST", "PATCH", "DELETE"})
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 CLIENT_GONE = 499
@@ -33,9 +35,17 @@ class Metrics:
         self._tokens = Counter(
             "ragserve_tokens", "Tokens in and out", ["kind"], registry=self.registry
         )
+        self._dropped = Gauge(
+            "ragserve_audit_dropped", "Records that found no room", registry=self.registry
+        )
         self.in_flight = Gauge(
             "ragserve_requests_in_flight", "Requests being answered", registry=self.registry
         )
+
+    def watch(self, audit: entry.Audit | None) -> None:
+        """Show how many records of the audit log this process had to drop."""
+        if audit is not None:
+            self._dropped.set_function(lambda: audit.num_dropped)
 
     def count_request(self, route: str, method: str, status: int, duration_s: float) -> None:
         """Count an answered request; `route` is a template, never a path."""
@@ -48,9 +58,10 @@ class Metrics:
         self._first_deltas.labels(route).observe(duration_s)
 
     def count_tokens(self, prompt: int, completion: int = 0) -> None:
-        """Count the tokens of an answered request."""
+        """Count the tokens of an answered request, also in its entry of the audit log."""
         self._tokens.labels("prompt").inc(prompt)
         self._tokens.labels("completion").inc(completion)
+        entry.count_tokens(prompt, completion)
 
     def text(self) -> bytes:
         """Return the counters in Prometheus' text format."""

@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 
 from deployments.ingress.access import PUBLIC, RULES
 from deployments.ingress.schemas import (
+    audit,
     cleaned,
     compatible,
     generated,
@@ -71,6 +72,7 @@ BODIES: tuple[type[BaseModel], ...] = (
 ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
     for module in (
+        audit,
         cleaned,
         compatible,
         generated,

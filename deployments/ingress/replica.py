@@ -21,6 +21,7 @@ from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.second_factor import ThreadedFactors
+from deployments.stores.audit.log import open_audit
 from deployments.stores.database import Database
 from deployments.stores.keys import open_keys
 from deployments.stores.pepper import edge_secret
@@ -55,6 +56,8 @@ class Ingress:
         settings = Settings()
         self._keys = ThreadedKeys(open_keys(settings))
         database = Database(settings.database, pool_size=1)
+        self._audit = open_audit(settings, args.audit)
+        self._audit.start()
         self._factors = ThreadedFactors(SecondFactors(database, settings.state_path))
 
     def __serve_build_asgi_app__(self) -> App:
@@ -65,6 +68,7 @@ class Ingress:
             self._args,
             extract=extract_in_child,
             factors=self._factors,
+            audit=self._audit,
             metrics=self._metrics,
             metrics_source=self._cluster_metrics,
             edge_secret=edge_secret(Settings().state_path),

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from deployments.config import IngressArgs
 from deployments.engines.extraction.document import Extracted
 from deployments.ingress.auth import Key, KeyAdmin
+from deployments.ingress.entry import Audit
 from deployments.ingress.generation import (
     Answer,
     Events,
@@ -94,6 +95,7 @@ class Services:
     metrics_source: MetricsSource
     keys: KeyAdmin
     second_factor: SecondFactorCheck
+    audit: Audit | None = None
 
     def graph_of(self, request: Request) -> TenantGraph:
         """Return the graph as the request's key sees it."""

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deployments.errors import RagError
+from deployments.ingress.entry import fail
 from deployments.ingress.errors import error_object
 from deployments.ingress.faults import log_fault
 from deployments.ingress.generation import Answer, Events, too_late
@@ -106,17 +107,21 @@ class EventStream(Response):
                         await heart.send(body)
             return self._encoder.end()
         except TimeoutError:
-            return self._encoder.error(too_late())
+            return self._failed(too_late())
         except RagError as exc:
-            return self._encoder.error(exc)
+            return self._failed(exc)
         except Exception as exc:  # whatever it is, the stream must end with an error event
             log_fault(exc)
-            return self._encoder.error(RagError())
+            return self._failed(RagError())
         finally:
             self._on_tokens(
                 self._encoder.answer.prompt_tokens, self._encoder.answer.completion_tokens
             )
             await heart.stop()
+
+    def _failed(self, error: RagError) -> bytes:
+        fail(error)
+        return self._encoder.error(error)
 
 
 class Heartbeat:

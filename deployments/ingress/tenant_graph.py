@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from deployments.errors import CollectionNotFound, RagError
+from deployments.ingress.entry import touch, touch_persons, touching
 from deployments.ingress.graph import Graph
 from deployments.stores.content import is_collection_name
 from deployments.stores.paths import path_of
@@ -74,19 +75,26 @@ class TenantGraph:
 
     async def load_model(self, order: LoadOrder) -> ModelState:
         """Have a model loaded; what is loaded stays as it is."""
-        return await self._graph.load_model(order)
+        state = await self._graph.load_model(order)
+        touch("model", state.id)
+        return state
 
     async def reload_model(self, model: str) -> ModelState:
         """Have a version loaded again as it was before."""
-        return await self._graph.reload_model(model)
+        with touching("model", model):
+            return await self._graph.reload_model(model)
 
     async def unload_model(self, model: str, *, force: bool) -> ModelState:
         """Have a model go once its requests have ended."""
-        return await self._graph.unload_model(model, force=force)
+        with touching("model", model):
+            return await self._graph.unload_model(model, force=force)
 
     async def switch_model(self, order: SwitchOrder) -> Alias:
         """Point an alias at a ready model."""
-        return await self._graph.switch_model(order)
+        switched = await self._graph.switch_model(order)
+        touch("alias", order.alias)
+        touch("model", order.to)
+        return switched
 
     async def model_state(self, model: str) -> ModelState:
         """Return what the registry says of a version now."""
@@ -98,11 +106,14 @@ class TenantGraph:
 
     async def begin_tuning(self, order: TuningOrder) -> TuningState:
         """Check an order for a fine-tuning, and queue it."""
-        return await self._graph.begin_tuning(order)
+        begun = await self._graph.begin_tuning(order)
+        touch("tuning", begun.id)
+        return begun
 
     async def tuning(self, tuning_id: str) -> TuningState:
         """Return how a fine-tuning is now."""
-        return await self._graph.tuning(tuning_id)
+        with touching("tuning", tuning_id):
+            return await self._graph.tuning(tuning_id)
 
     async def tunings(self, *, limit: int, after: str) -> list[TuningState]:
         """Return fine-tunings, the newest first; of those, the ones older than `after`."""
@@ -110,19 +121,22 @@ class TenantGraph:
 
     async def cancel_tuning(self, tuning_id: str) -> TuningState:
         """Have a fine-tuning end."""
-        return await self._graph.cancel_tuning(tuning_id)
+        with touching("tuning", tuning_id):
+            return await self._graph.cancel_tuning(tuning_id)
 
     async def delete_tuning(self, tuning_id: str) -> None:
         """Remove a fine-tuning that has ended, and what it made."""
-        await self._graph.delete_tuning(tuning_id)
+        with touching("tuning", tuning_id):
+            await self._graph.delete_tuning(tuning_id)
 
     async def generate(
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[AnswerEvent]:
         """Yield the events of an answer from the model alone."""
-        async with aclosing(self._graph.generate(request, timeout_s=timeout_s)) as events:  # type: ignore[type-var]
-            async for event in events:
-                yield event
+        with touching("model", request.model):
+            async with aclosing(self._graph.generate(request, timeout_s=timeout_s)) as events:  # type: ignore[type-var]
+                async for event in events:
+                    yield event
 
     async def answer(
         self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
@@ -134,12 +148,14 @@ class TenantGraph:
             async with aclosing(answering) as events:  # type: ignore[type-var]
                 async for event in events:
                     yield event
+            touch("model", request.model)
 
     async def embed(
         self, texts: Sequence[str], *, model: str, timeout_s: float
     ) -> tuple[Vectors, list[int]]:
         """Return one vector and the number of tokens per text."""
-        return await self._graph.embed(texts, model=model, timeout_s=timeout_s)
+        with touching("model", model):
+            return await self._graph.embed(texts, model=model, timeout_s=timeout_s)
 
     async def dim(self, model: str, *, timeout_s: float) -> int:
         """Return the length of an embedding model's vectors."""
@@ -149,9 +165,10 @@ class TenantGraph:
         self, texts: Sequence[str], *, model: str, overlap_tokens: int | None, timeout_s: float
     ) -> list[EmbeddedText]:
         """Return each text's segments and their vectors."""
-        return await self._graph.vectorize(
-            texts, model=model, overlap_tokens=overlap_tokens, timeout_s=timeout_s
-        )
+        with touching("model", model):
+            return await self._graph.vectorize(
+                texts, model=model, overlap_tokens=overlap_tokens, timeout_s=timeout_s
+            )
 
     async def space(self, collection: str, *, timeout_s: float) -> VectorSpace:
         """Return what a collection's vectors are now, or will be if indexing creates it."""
@@ -162,6 +179,7 @@ class TenantGraph:
         self, collection: str, documents: Sequence[Document], *, timeout_s: float
     ) -> list[IndexedDocument]:
         """Segment, embed and store documents."""
+        touch_persons("document", (document.id for document in documents))
         with self._path(collection) as path:
             return await self._graph.index(path, documents, timeout_s=timeout_s)
 
@@ -177,7 +195,8 @@ class TenantGraph:
         self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
     ) -> Relevance:
         """Return one score in [0, 1] per text, in order."""
-        return await self._graph.rerank(query, texts, model=model, timeout_s=timeout_s)
+        with touching("model", model or ""):
+            return await self._graph.rerank(query, texts, model=model, timeout_s=timeout_s)
 
     async def collections(self, *, timeout_s: float) -> list[CollectionInfo]:
         """Return every collection of the tenant, by name."""
@@ -226,11 +245,13 @@ class TenantGraph:
         self, collection: str, document_id: str, *, timeout_s: float
     ) -> StoredDocument:
         """Return a stored document with its text."""
+        touch_persons("document", [document_id])
         with self._path(collection) as path:
             return await self._graph.document(path, document_id, timeout_s=timeout_s)
 
     async def delete_document(self, collection: str, document_id: str, *, timeout_s: float) -> None:
         """Delete a document."""
+        touch_persons("document", [document_id])
         with self._path(collection) as path:
             await self._graph.delete_document(path, document_id, timeout_s=timeout_s)
 
@@ -262,15 +283,21 @@ class TenantGraph:
     async def erase(self, scope: ErasureScope, *, wait_s: float, timeout_s: float) -> Erasure:
         """Erase documents of the tenant's."""
         inside = dataclasses.replace(scope, tenant=self._tenant)
+        touch_persons("subject", [scope.subject] if scope.subject else ())
+        touch_persons("document", scope.document_ids or ())
         if scope.collection is None:
-            return await self._graph.erase(inside, wait_s=wait_s, timeout_s=timeout_s)
-        with self._path(scope.collection) as path:
-            inside = dataclasses.replace(inside, collection=path)
-            return await self._graph.erase(inside, wait_s=wait_s, timeout_s=timeout_s)
+            erasure = await self._graph.erase(inside, wait_s=wait_s, timeout_s=timeout_s)
+        else:
+            with self._path(scope.collection) as path:
+                inside = dataclasses.replace(inside, collection=path)
+                erasure = await self._graph.erase(inside, wait_s=wait_s, timeout_s=timeout_s)
+        touch("erasure", erasure.id)
+        return erasure
 
     async def erasure(self, erasure_id: str, *, timeout_s: float) -> Erasure:
         """Return a receipt of the tenant's."""
-        return await self._graph.erasure(self._tenant, erasure_id, timeout_s=timeout_s)
+        with touching("erasure", erasure_id):
+            return await self._graph.erasure(self._tenant, erasure_id, timeout_s=timeout_s)
 
     @contextmanager
     def _path(self, name: str) -> Iterator[str]:
@@ -283,7 +310,8 @@ class TenantGraph:
             raise CollectionNotFound("no collection can have this name")
         path = path_of(self._tenant, name)
         try:
-            yield path
+            with touching("collection", name):
+                yield path
         except RagError as error:
             error.message = error.message.replace(path, name)
             raise

@@ -31,6 +31,11 @@ def utc_text(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
+def utc_of(time_us: int) -> str:
+    """Return, as `utc_now`, a time in microseconds since 1970."""
+    return utc_text(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time_us))
+
+
 def microseconds(seconds: float) -> int:
     """Return a time as rows hold it where it is computed with."""
     return round(seconds * 1_000_000)

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from deployments.errors import Forbidden, NotFound
 from deployments.ingress.access import guarded
 from deployments.ingress.auth import Key
+from deployments.ingress.entry import touch
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.keys import (
     CreateKey,
@@ -101,6 +102,7 @@ async def _own(services: Services, request: Request, key_id: str) -> StoredKey:
     """
     caller: Key = request.state.key
     found = await services.keys.get(key_id)
+    touch("key", found.id)
     if caller.is_admin:
         return found
     if found.tenant != caller.tenant:
@@ -111,4 +113,5 @@ async def _own(services: Services, request: Request, key_id: str) -> StoredKey:
 
 
 def _new(key: StoredKey, bearer: str) -> dict[str, Any]:
+    touch("key", key.id)
     return NewKey(**key_of(key).model_dump(), key=bearer).model_dump()

@@ -80,6 +80,11 @@ class AuditLog:
         """Read everything, and say where it is wrong first."""
         return verify.verify(self._database, self._folder, self._signer, self._key)
 
+    def pseudonym(self, name: str) -> str:
+        """Return what stands for a name that callers made up, perhaps a person's."""
+        message = name.encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(message, key=self._key, digest_size=16).hexdigest()
+
     def tick(self) -> None:
         """Do what is due: show that we live, close what the dead began, sign, archive."""
         now = self._clock()
@@ -146,9 +151,3 @@ def seal_key(state_path: Path) -> bytes:
     """Return the key of the seals, which follows from the installation's pepper."""
     key = pepper(state_path)
     return hashlib.blake2b(b"audit", key=key, digest_size=32, person=b"ragserve").digest()
-
-
-def subject_hash(key: bytes, subject: str) -> str:
-    """Return what stands for a name that a caller made up, perhaps a person's."""
-    digest = hashlib.blake2b(subject.encode("utf-8", "surrogatepass"), key=key, digest_size=16)
-    return digest.hexdigest()

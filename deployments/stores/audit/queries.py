@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, select, tuple_
 from sqlalchemy.sql.selectable import ScalarSelect
 
-from deployments.stores.audit import facets
+from deployments.stores.audit.facets import known
 from deployments.stores.audit.rows import columns_of, position_of, record_of
-from deployments.stores.audit.tables import day_of, day_table, days, days_between
+from deployments.stores.audit.tables import day_of, day_table, days, days_between, facets
 from deployments.stores.database import Database
 from deployments.types.audit import INTENT, AuditFilter, Chained, Position
 
@@ -35,8 +35,8 @@ def page(
         until = after.time_us + 1 if until is None else min(until, after.time_us + 1)
     found: list[Chained] = []
     with database.read() as connection:
-        known = connection.scalars(select(days.c.day)).all()
-        for day in days_between(known, wanted.since_us, until):
+        stored = connection.scalars(select(days.c.day)).all()
+        for day in days_between(stored, wanted.since_us, until):
             found += _of_day(connection, day, wanted, limit - len(found), after)
             if len(found) >= limit:
                 break
@@ -47,28 +47,26 @@ def _of_day(
     connection: Connection, day: str, wanted: AuditFilter, limit: int, after: Position | None
 ) -> list[Chained]:
     conditions = _conditions(day, wanted)
-    counts = facets.facets.c.num_records
+    counts = facets.c.num_records
     num_matching = connection.scalar(select(func.sum(counts)).where(*conditions)) or 0
     if not num_matching:
         return []
-    whole = select(func.sum(counts)).where(facets.facets.c.day == day)
+    whole = select(func.sum(counts)).where(facets.c.day == day)
     num_records = connection.scalar(whole) or 0
-    numbers = select(facets.facets.c.id).where(*conditions).scalar_subquery()
+    numbers = select(facets.c.id).where(*conditions).scalar_subquery()
     table = day_table(day)
     places = _places(table, wanted, after, day)
     if num_matching**2 <= limit * num_records:
         statement = _by_index(table, numbers, places, limit)
     else:
         statement = _by_time(table, numbers, places, limit)
-    known = facets.known(connection, day)
+    who = known(connection, day)
     rows = connection.execute(statement).all()
-    return [
-        Chained(position_of(row), record_of(row, known[row[3]])) for row in rows if row[3] in known
-    ]
+    return [Chained(position_of(row), record_of(row, who[row[3]])) for row in rows if row[3] in who]
 
 
 def _conditions(day: str, wanted: AuditFilter) -> list[ColumnElement[bool]]:
-    table = facets.facets
+    table = facets
     conditions: list[ColumnElement[bool]] = [table.c.day == day]
     for name in ("tenant", "key_id", "operation", "status"):
         value = getattr(wanted, name)

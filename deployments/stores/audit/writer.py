@@ -89,6 +89,7 @@ class Writer:
         The future fails with StoreUnavailable when it is not there yet; it may come later.
         """
         done: Done = Future()
+        done.set_running_or_notify_cancel()  # whoever waits may leave; the record is written
         with self._changed:
             if self._is_full():
                 done.set_exception(StoreUnavailable("the audit log takes no records"))

@@ -23,6 +23,7 @@ from deployments.errors import (
 )
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
+from deployments.ingress.entry import Audit
 from deployments.ingress.metrics import Metrics
 from deployments.stores.ids import new_id, utc_after, utc_now
 from deployments.stores.key_rows import Key
@@ -150,7 +151,7 @@ Build = Callable[..., App]
 
 @pytest.fixture
 def build(graph: FakeGraph, metrics: Metrics) -> Build:
-    def built(**args: object) -> App:
+    def built(audit: Audit | None = None, **args: object) -> App:
         return build_app(
             graph,
             FakeKeys(),
@@ -158,6 +159,7 @@ def build(graph: FakeGraph, metrics: Metrics) -> Build:
             extract=extract,
             factors=FakeFactors(),
             metrics=metrics,
+            audit=audit,
         )
 
     return built
