@@ -32,7 +32,7 @@ def verify(database: Database, folder: Path, signer: Signer, key: bytes) -> Veri
     reader = Reader(signer, key)
     wrong = None
     try:
-        signed = [*_checkpoints(database, folder, signer)]  # older than the state that is read
+        signed = [*checkpoints_of(database, folder, signer)]  # older than the state that is read
         with database.read() as connection:
             reader.read(connection, signed)
     except Broken as broken:
@@ -99,7 +99,7 @@ def rows_of(connection: Connection, day: str) -> Iterator[tuple[Any, dict[int, f
         yield row, known
 
 
-def _checkpoints(database: Database, folder: Path, signer: Signer) -> Iterator[Checkpoint]:
+def checkpoints_of(database: Database, folder: Path, signer: Signer) -> Iterator[Checkpoint]:
     """Yield the checkpoints; those of the file must be those of the database.
 
     Raises:

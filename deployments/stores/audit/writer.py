@@ -104,7 +104,8 @@ class Writer:
         with self._changed:
             self._is_closed = True
             self._changed.notify()
-        self._thread.join(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
         if self._head is not None and not self._thread.is_alive():
             try:
                 show(self._database, self._head.writer, self._clock(), is_open=False)
@@ -190,6 +191,7 @@ class Writer:
         if self._head is None or (records and records[0][0] < self._head.time_us):
             self._head = open_writer(self._database, self._key, self._clock())
             self._unsure = None
+            self._days.clear()  # where the clock fell, one may have gone
         batch = self._unsure or chained(self._head, records, self._begun)
         self._unsure = batch
         commit(self._database, self._key, batch, self._days, self._clock())

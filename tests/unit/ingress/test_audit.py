@@ -164,7 +164,7 @@ async def test_log_holds_no_content(
     document |= {"metadata": {"canary-name": "canary-value"}, "subject": "canary-subject"}
     index = {"collection": "docs", "documents": [document]}
     assert (await audited.post("/v1/data/index", json=index)).status_code == 200
-    await audited.get("/v1/data/collections/docs/documents/canary-id")
+    await audited.get("/v1/data/documents/canary-id?collection=docs")
     search = {"collection": "docs", "query": "canary-query"}
     assert (await audited.post("/v1/data/search", json=search)).status_code == 200
     await audited.post("/v1/data/delete", json={"subject": "canary-subject"})
