@@ -6,6 +6,7 @@ import typer
 from pydantic import ValidationError
 
 from cluster.ask import ask
+from cluster.audit import audit
 from cluster.backup import backup, restore
 from cluster.down import down
 from cluster.erase import erase
@@ -39,6 +40,7 @@ app.command(help=help_of(restore))(restore)
 app.command("import", help=help_of(import_))(import_)
 app.add_typer(models, name="models")
 app.add_typer(keys, name="keys")
+app.add_typer(audit, name="audit")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.engine import make_url
 
 from deployments.config import AuditArgs, Settings
 from deployments.errors import RagError
-from deployments.stores.audit import checkpoints, queries, retention, verify, writers
+from deployments.stores.audit import checkpoints, export, queries, retention, verify, writers
 from deployments.stores.audit.signing import Signer, open_signer
 from deployments.stores.audit.tables import create_tables
 from deployments.stores.audit.writer import Clock, Writer, now_us
@@ -76,9 +76,19 @@ class AuditLog:
         """Return records, the newest first; of those, the ones before `after`."""
         return queries.page(self._database, wanted, limit=limit, after=after)
 
-    def verify(self) -> Verified:
-        """Read everything, and say where it is wrong first."""
-        return verify.verify(self._database, self._folder, self._signer, self._key)
+    def verify(self, *, with_files: bool = False) -> Verified:
+        """Read everything, archived files as well where asked, and say where it is wrong first."""
+        return verify.verify(
+            self._database, self._folder, self._signer, self._key, with_files=with_files
+        )
+
+    def export(self, path: Path, wanted: AuditFilter) -> int:
+        """Write the records of a span to a Parquet file, the oldest first; return how many.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        return export.export(self._database, path, wanted)
 
     def pseudonym(self, name: str) -> str:
         """Return what stands for a name that callers made up, perhaps a person's."""

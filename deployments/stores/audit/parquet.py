@@ -1,10 +1,13 @@
 """A day's records as a Parquet file with page checksums and a seal."""
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from deployments.stores.audit.chain import FORMAT
 from deployments.stores.audit.facets import Facet
 from deployments.stores.audit.rows import COLUMNS
 from deployments.stores.seals import SealedWriter
@@ -21,12 +24,34 @@ SCHEMA = pa.schema(
 )
 
 
-def pieces(rows: Iterable[tuple[Any, dict[int, Facet]]], day: str) -> Iterator[bytes]:
+def pieces(
+    rows: Iterable[tuple[Any, dict[int, Facet]]], said: Mapping[str, str]
+) -> Iterator[bytes]:
     """Yield the file's bytes, row group by row group."""
     writer = SealedWriter(SCHEMA)
     for group in _groups(rows):
         yield writer.write(_table(group))
-    yield writer.finish({"ragserve.audit": "1", "ragserve.audit.day": day})
+    yield writer.finish({"ragserve.audit": str(FORMAT), **said})
+
+
+def write_file(path: Path, content: Iterator[bytes]) -> None:
+    """Write a file that is on the disk, with its name, when this returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            for piece in content:
+                file.write(piece)
+            file.flush()
+            os.fsync(descriptor)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    parent = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
 
 
 def _table(group: list[dict[str, Any]]) -> pa.Table:

@@ -4,7 +4,6 @@ A day leaves only when it is proved, and its heads are signed first: what stays 
 """
 
 import logging
-import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,7 +92,7 @@ def _written(
     with files_translated():
         target = folder / archives.FOLDER / name
         target.parent.mkdir(mode=0o700, exist_ok=True)
-        _write(target, parquet.pieces(counted, day))
+        parquet.write_file(target, parquet.pieces(counted, {"ragserve.audit.day": day}))
         return name, archives.file_sha256(target), chains, counted.num_rows
 
 
@@ -123,23 +122,3 @@ def _drop(connection: Connection, day: str) -> None:
     connection.execute(delete(facets).where(facets.c.day == day))
     connection.execute(delete(days).where(days.c.day == day))
     day_table(day).drop(connection)
-
-
-def _write(path: Path, content: Iterator[bytes]) -> None:
-    """Write a file that is on the disk, with its name, when this returns."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            for piece in content:
-                file.write(piece)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    parent = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)

@@ -27,14 +27,21 @@ from deployments.types.audit import Position, Verified, Wrong
 READ_ROWS = 5_000
 
 
-def verify(database: Database, folder: Path, signer: Signer, key: bytes) -> Verified:
-    """Return what was read, and what is wrong first; writers go on meanwhile."""
+def verify(
+    database: Database, folder: Path, signer: Signer, key: bytes, *, with_files: bool = False
+) -> Verified:
+    """Return what was read, and what is wrong first; writers go on meanwhile.
+
+    `with_files`: the archives' files are read, too; otherwise only what is signed of them is.
+    """
     reader = Reader(signer, key)
     wrong = None
     try:
         signed = [*checkpoints_of(database, folder, signer)]  # older than the state that is read
         with database.read() as connection:
             reader.read(connection, signed)
+            if with_files:
+                archives.check_files(archives.read(connection, signer), folder)
     except Broken as broken:
         wrong = broken.wrong
     return Verified(reader.num_records, reader.num_checkpoints, reader.num_archived_days, wrong)

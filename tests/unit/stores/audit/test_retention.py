@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 
 from deployments.config import AuditArgs
 from deployments.errors import StoreUnavailable, UnreadableDocument
-from deployments.stores.audit import archives, retention
+from deployments.stores.audit import archives, parquet, retention
 from deployments.stores.audit.chains import Broken
 from deployments.stores.audit.log import AuditLog
 from deployments.stores.audit.tables import archives as archives_table
@@ -151,7 +151,7 @@ def test_disk_that_is_full_loses_nothing(
 
     clock.now_us = START_US + 182 * DAY_US
     with monkeypatch.context() as patch:
-        patch.setattr(retention, "_write", full)
+        patch.setattr(parquet, "write_file", full)
         with pytest.raises(StoreUnavailable, match="No space"):
             three_days.tick()
     assert len(stored_days(three_days)) == 3
