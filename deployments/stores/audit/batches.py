@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from deployments.errors import DatabaseDamaged
 from deployments.stores.audit import facets
@@ -15,6 +15,20 @@ from deployments.stores.audit.facets import Facet, facet_of, number_of
 from deployments.stores.audit.tables import create_day, day_of, day_table, intents, writers
 from deployments.stores.database import Database
 from deployments.types.audit import INTENT, AuditRecord
+
+MOVE = (
+    writers.update()
+    .where(
+        writers.c.id == bindparam("writer"),
+        writers.c.sequence == bindparam("from_sequence"),
+        writers.c.hash == bindparam("from_hash"),
+    )
+    .values(is_open=1, **{name: bindparam(name) for name in ("sequence", "time_us", "hash")})
+    .values(seal=bindparam("seal"), seen_us=bindparam("seen_us"))
+)
+STRIKE = intents.delete().where(
+    intents.c.owner == bindparam("by"), intents.c.request_id == bindparam("request")
+)
 
 Timed = tuple[int, AuditRecord]
 """A record and its time in microseconds; times of a chain never fall."""
@@ -75,28 +89,24 @@ def commit(database: Database, key: bytes, batch: Batch, known_days: set[str], n
 
 def _advance(connection: Connection, key: bytes, batch: Batch, now_us: int) -> bool:
     """Move the chain's head; return False when the batch is there already."""
-    before, after, table = batch.before, batch.after, writers
+    before, after = batch.before, batch.after
     moved = connection.execute(
-        table.update()
-        .where(
-            table.c.id == before.writer,
-            table.c.sequence == before.sequence,
-            table.c.hash == before.hash,
-        )
-        .values(
-            sequence=after.sequence,
-            time_us=after.time_us,
-            hash=after.hash,
-            seal=seal(key, after),
-            seen_us=now_us,
-            is_open=1,
-        )
+        MOVE,
+        {
+            "writer": before.writer,
+            "from_sequence": before.sequence,
+            "from_hash": before.hash,
+            "sequence": after.sequence,
+            "time_us": after.time_us,
+            "hash": after.hash,
+            "seal": seal(key, after),
+            "seen_us": now_us,
+        },
     )
     if moved.rowcount == 1:
         return True
-    found = connection.execute(
-        select(table.c.sequence, table.c.hash).where(table.c.id == before.writer)
-    ).one_or_none()
+    head = select(writers.c.sequence, writers.c.hash).where(writers.c.id == before.writer)
+    found = connection.execute(head).one_or_none()
     if found is not None and (found.sequence, found.hash) == (after.sequence, after.hash):
         return False
     raise DatabaseDamaged("the audit log is not what this process wrote to it")
@@ -106,8 +116,7 @@ def _note_intents(connection: Connection, batch: Batch) -> None:
     if batch.begun:
         connection.execute(intents.insert(), [*batch.begun.values()])
     for owner, request_id in batch.ended:
-        where = (intents.c.owner == owner, intents.c.request_id == request_id)
-        connection.execute(intents.delete().where(*where))
+        connection.execute(STRIKE, {"by": owner, "request": request_id})
 
 
 def _row(head: Head, record: AuditRecord) -> dict[str, Any]:

@@ -1,16 +1,22 @@
 """Facets: what records share, under a number that follows from it: nobody hands them out."""
 
 import hashlib
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam
 
 from deployments.stores.audit.tables import facets
 from deployments.types.audit import AuditRecord
+
+RAISE = (
+    facets.update()
+    .where(facets.c.day == bindparam("of_day"), facets.c.id == bindparam("number"))
+    .values(num_records=facets.c.num_records + bindparam("num"))
+)
+"""Made once: SQLAlchemy takes longer to make a statement than to execute it."""
 
 
 class Facet(NamedTuple):
@@ -37,24 +43,24 @@ def number_of(facet: Facet) -> int:
 
 def count(connection: Connection, day: str, found: Mapping[Facet, int]) -> None:
     """Add records to what a day's facets count."""
-    table = facets
     for facet, num in sorted(found.items(), key=lambda pair: number_of(pair[0])):
-        where = (table.c.day == day, table.c.id == number_of(facet))
-        raised = table.update().where(*where).values(num_records=table.c.num_records + num)
-        if connection.execute(raised).rowcount == 0:
-            values: dict[str, Any] = facet._asdict()
-            values |= {"day": day, "id": number_of(facet), "num_records": num}
-            connection.execute(table.insert().values(values))
+        place = {"of_day": day, "number": number_of(facet), "num": num}
+        if connection.execute(RAISE, place).rowcount == 0:
+            values = {"day": day, "id": number_of(facet), "num_records": num, **facet._asdict()}
+            connection.execute(facets.insert(), values)
 
 
-def counted(records: list[AuditRecord]) -> Counter[Facet]:
-    """Return how many records there are of each facet."""
-    return Counter(facet_of(record) for record in records)
+def known(
+    connection: Connection, day: str, numbers: Iterable[int] | None = None
+) -> dict[int, Facet]:
+    """Return facets of a day by their numbers, those alone whose number is right.
 
-
-def known(connection: Connection, day: str) -> dict[int, Facet]:
-    """Return the facets of a day by their numbers, those alone whose number is right."""
-    rows = connection.execute(facets.select().where(facets.c.day == day))
+    `numbers`: those that are wanted; by default all.
+    """
+    wanted = facets.select().where(facets.c.day == day)
+    if numbers is not None:
+        wanted = wanted.where(facets.c.id.in_(list(numbers)))
+    rows = connection.execute(wanted)
     found = {
         row.id: Facet(row.tenant, row.key_id, row.operation, row.method, row.status) for row in rows
     }

@@ -7,7 +7,7 @@ day and pages of L, no more than about √(N·L) are looked at.
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, Table, and_, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, Table, and_, case, func, select, tuple_
 from sqlalchemy.sql.selectable import ScalarSelect
 
 from deployments.stores.audit.facets import known
@@ -48,11 +48,11 @@ def _of_day(
 ) -> list[Chained]:
     conditions = _conditions(day, wanted)
     counts = facets.c.num_records
-    num_matching = connection.scalar(select(func.sum(counts)).where(*conditions)) or 0
+    matching = func.sum(case((and_(*conditions), counts), else_=0))
+    counted = select(matching, func.sum(counts)).where(facets.c.day == day)
+    num_matching, num_records = connection.execute(counted).one()
     if not num_matching:
         return []
-    whole = select(func.sum(counts)).where(facets.c.day == day)
-    num_records = connection.scalar(whole) or 0
     numbers = select(facets.c.id).where(*conditions).scalar_subquery()
     table = day_table(day)
     places = _places(table, wanted, after, day)
@@ -60,8 +60,8 @@ def _of_day(
         statement = _by_index(table, numbers, places, limit)
     else:
         statement = _by_time(table, numbers, places, limit)
-    who = known(connection, day)
     rows = connection.execute(statement).all()
+    who = known(connection, day, {row[3] for row in rows})
     return [Chained(position_of(row), record_of(row, who[row[3]])) for row in rows if row[3] in who]
 
 

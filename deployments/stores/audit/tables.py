@@ -73,6 +73,7 @@ facets = Table(
     Column("method", String(16), nullable=False),
     Column("status", Integer, nullable=False),
     Column("num_records", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 checkpoints = Table(
