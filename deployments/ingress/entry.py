@@ -53,8 +53,8 @@ class Audit(Protocol):
         """Return records, the newest first."""
         ...
 
-    def verify(self) -> Verified:
-        """Read everything, and say where it is wrong first."""
+    def verify_apart(self) -> Verified:
+        """Read everything in another process, and say where it is wrong first."""
         ...
 
     def close(self) -> None:

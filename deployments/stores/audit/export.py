@@ -38,7 +38,8 @@ class _Span:
         since, until = self._wanted.since_us, self._wanted.until_us
         stored = self._connection.scalars(select(days.c.day)).all()
         for day in reversed(days_between(stored, since, until)):
-            for row, known in rows_of(self._connection, day):
-                if (since is None or row[0] >= since) and (until is None or row[0] < until):
-                    self.num_rows += 1
-                    yield row, known
+            with rows_of(self._connection, day) as rows:
+                for row, known in rows:
+                    if (since is None or row[0] >= since) and (until is None or row[0] < until):
+                        self.num_rows += 1
+                        yield row, known

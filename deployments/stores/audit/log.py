@@ -11,7 +11,15 @@ from sqlalchemy.engine import make_url
 
 from deployments.config import AuditArgs, Settings
 from deployments.errors import RagError
-from deployments.stores.audit import checkpoints, export, queries, retention, verify, writers
+from deployments.stores.audit import (
+    checkpoints,
+    export,
+    proving,
+    queries,
+    retention,
+    verify,
+    writers,
+)
 from deployments.stores.audit.signing import Signer, open_signer
 from deployments.stores.audit.tables import create_tables
 from deployments.stores.audit.writer import Clock, Writer, now_us
@@ -35,8 +43,10 @@ class AuditLog:
         state_path: Path,
         args: AuditArgs,
         clock: Clock = now_us,
+        database_url: str = "",
     ) -> None:
-        """Read the keys, or create them."""
+        """Read the keys, or create them; `database_url` is the installation's setting."""
+        self._database_url = database_url
         self._database = database
         self._folder = state_path
         self._args = args
@@ -81,6 +91,10 @@ class AuditLog:
         return verify.verify(
             self._database, self._folder, self._signer, self._key, with_files=with_files
         )
+
+    def verify_apart(self) -> Verified:
+        """Do what `verify` does in a process of its own; at most one at a time."""
+        return proving.prove(self._folder, self._database_url)
 
     def export(self, path: Path, wanted: AuditFilter) -> int:
         """Write the records of a span to a Parquet file, the oldest first; return how many.
@@ -136,7 +150,8 @@ def open_audit(settings: Settings, args: AuditArgs, clock: Clock = now_us) -> Au
     Raises:
         StoreUnavailable: the database did not answer; safe to retry.
     """
-    return AuditLog(open_database(settings), settings.state_path, args, clock)
+    database = open_database(settings)
+    return AuditLog(database, settings.state_path, args, clock, settings.database_url)
 
 
 def open_database(settings: Settings) -> Database:

@@ -1,7 +1,8 @@
 """A day's records as a Parquet file with page checksums and a seal."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ SCHEMA = pa.schema(
 
 def pieces(
     rows: Iterable[tuple[Any, dict[int, Facet]]], said: Mapping[str, str]
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """Yield the file's bytes, row group by row group."""
     writer = SealedWriter(SCHEMA)
     for group in _groups(rows):
@@ -34,12 +35,12 @@ def pieces(
     yield writer.finish({"ragserve.audit": str(FORMAT), **said})
 
 
-def write_file(path: Path, content: Iterator[bytes]) -> None:
+def write_file(path: Path, content: Generator[bytes]) -> None:
     """Write a file that is on the disk, with its name, when this returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with closing(content), os.fdopen(descriptor, "wb") as file:
             for piece in content:
                 file.write(piece)
             file.flush()

@@ -106,10 +106,11 @@ class _Proved:
         self.num_rows = 0
 
     def __iter__(self) -> Iterator[tuple[Any, dict[int, Facet]]]:
-        for row, known in rows_of(self._connection, self._day):
-            self._chains.follow(row, known)
-            self.num_rows += 1
-            yield row, known
+        with rows_of(self._connection, self._day) as rows:
+            for row, known in rows:
+                self._chains.follow(row, known)
+                self.num_rows += 1
+                yield row, known
 
 
 def _heads_of(connection: Connection, day: str, chains: Chains) -> list[Head]:

@@ -8,6 +8,7 @@ that file.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from deployments.stores.database import Database
 from deployments.types.audit import Position, Verified, Wrong
 
 READ_ROWS = 5_000
+Row = tuple[Any, dict[int, facets.Facet]]
 
 
 def verify(
@@ -63,14 +65,15 @@ class Reader:
         self.num_checkpoints = len(signed)
         anchors = archives.anchors(connection, self._signer)
         self.num_archived_days = anchors.num_days
-        rows = connection.execute(select(writers).order_by(writers.c.id)).all()
-        written = {row.id: row for row in rows}
+        heads = connection.execute(select(writers).order_by(writers.c.id)).all()
+        written = {row.id: row for row in heads}
         chains = Chains(anchors.heads, signed)
         self._check_days(connection)
         for day in connection.scalars(select(days.c.day).order_by(days.c.day)).all():
-            for row, known in rows_of(connection, day):
-                chains.follow(row, known)
-                self.num_records += 1
+            with rows_of(connection, day) as rows:
+                for row, known in rows:
+                    chains.follow(row, known)
+                    self.num_records += 1
         chains.check_met()
         self._check_heads(written, chains)
 
@@ -96,14 +99,15 @@ class Reader:
                 raise Broken(Wrong("inserted", "the chain goes on after its head", place))
 
 
-def rows_of(connection: Connection, day: str) -> Iterator[tuple[Any, dict[int, facets.Facet]]]:
-    """Yield a day's rows in order, each with the facets of the day."""
+@contextmanager
+def rows_of(connection: Connection, day: str) -> Iterator[Iterator[Row]]:
+    """Lend a day's rows in order, each with the facets of the day; read as they are needed."""
     table, known = day_table(day), facets.known(connection, day)
     ordered = (table.c.time_us, table.c.writer, table.c.sequence)
     statement = select(*columns_of(table)).order_by(*ordered)
     options = {"yield_per": READ_ROWS}
-    for row in connection.execute(statement, execution_options=options):
-        yield row, known
+    with connection.execute(statement, execution_options=options) as found:
+        yield ((row, known) for row in found)
 
 
 def checkpoints_of(database: Database, folder: Path, signer: Signer) -> Iterator[Checkpoint]:

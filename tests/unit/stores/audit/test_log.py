@@ -9,15 +9,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import inspect, select, update
 
 from deployments.config import AuditArgs, Settings
 from deployments.errors import StoreUnavailable
 from deployments.stores.audit import batches, writer
 from deployments.stores.audit.log import AuditLog, open_audit
-from deployments.stores.audit.tables import intents, writers
+from deployments.stores.audit.tables import day_of, day_table, intents, writers
 from deployments.stores.audit.writers import INTERRUPTED
+from deployments.stores.database import Database
 from deployments.types.audit import INTENT, AuditFilter
+from tests.servers.postgres import Postgres
 from tests.unit.stores.audit.conftest import (
     DAY_US,
     SECOND_US,
@@ -271,3 +273,35 @@ def test_keys_of_the_log_are_its_owners_alone(tmp_path: Path) -> None:
         assert (tmp_path / name).stat().st_mode & 0o077 == 0
     line = (tmp_path / "audit.checkpoints").read_text().splitlines()[0]
     assert json.loads(json.loads(line)["body"])["number"] == 1
+
+
+def test_proof_of_another_process_says_the_same(tmp_path: Path) -> None:
+    log = open_audit(Settings(state_dir=tmp_path), AuditArgs())
+    log.start()
+    write(log, call())
+    assert log.verify_apart() == log.verify()
+    (found,) = log.page(ALL, limit=1)
+    table = day_table(day_of(found.position.time_us))
+    with log._database.write() as connection:
+        connection.execute(update(table).values(tokens_in=99))
+    broken = log.verify_apart()
+    assert broken == log.verify()
+    assert broken.wrong is not None
+    assert broken.wrong.position == found.position
+    log.close()
+
+
+def test_postgresql_keeps_the_log_apart_from_what_backups_take(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    url = postgres.create("audited")
+    log = open_audit(Settings(state_dir=tmp_path, database_url=url), AuditArgs())
+    log.start()
+    write(log, call())
+    assert log.verify().num_records == 1
+    log.close()
+    main = Database(url)
+    with main.read() as connection:
+        assert inspect(connection).get_table_names() == []
+    main.close()
+    postgres.run("DROP DATABASE audited WITH (FORCE)")
