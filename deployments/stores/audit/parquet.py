@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from deployments.errors import DatabaseDamaged
 from deployments.stores.audit.chain import FORMAT
 from deployments.stores.audit.facets import Facet
 from deployments.stores.audit.rows import COLUMNS
@@ -48,11 +49,16 @@ def write_file(path: Path, content: Generator[bytes]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    parent = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of a folder's files on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(parent)
+        os.fsync(descriptor)
     finally:
-        os.close(parent)
+        os.close(descriptor)
 
 
 def _table(group: list[dict[str, Any]]) -> pa.Table:
@@ -63,7 +69,10 @@ def _groups(rows: Iterable[tuple[Any, dict[int, Facet]]]) -> Iterator[list[dict[
     group: list[dict[str, Any]] = []
     for row, facets in rows:
         values = dict(zip(COLUMNS, row, strict=True))
-        group.append(values | facets[values.pop("facet")]._asdict())
+        facet = facets.get(values.pop("facet"))
+        if facet is None:
+            raise DatabaseDamaged("the audit log is broken: verify it")
+        group.append(values | facet._asdict())
         if len(group) == GROUP_ROWS:
             yield group
             group = []

@@ -4,12 +4,14 @@ A day leaves only when it is proved, and its heads are signed first: what stays 
 """
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, func, select
 
 from deployments.config import AuditArgs
 from deployments.stores.audit import archives, parquet
@@ -52,48 +54,69 @@ def archive_old(
 
 
 def _archive(database: Database, folder: Path, signer: Signer, day: str, now_us: int) -> bool:
+    """Return whether the day has gone; where it has not, it may go later."""
     with _lock:
         if day in _broken:
             return False
         make_checkpoint(database, signer, now_us, period_us=0)
         append_to_file(database, folder)
+        part = folder / archives.FOLDER / f".{day}.{os.getpid()}"
         try:
-            with database.migration() as connection:
-                if connection.scalar(select(days.c.day).where(days.c.day == day)) is None:
-                    return True  # another process was faster
-                file, sha256, chains, num = _written(connection, database, folder, signer, day)
-                heads = _heads_of(connection, day, chains)
-                archives.insert(
-                    connection,
-                    signer,
-                    day=day,
-                    file=file,
-                    sha256=sha256,
-                    num_records=num,
-                    heads=heads,
-                )
-                _drop(connection, day)
+            with files_translated():
+                part.parent.mkdir(mode=0o700, exist_ok=True)
+                written = _written(database, signer, day, part)
+                return _go(database, signer, day, part, written)
         except Broken as broken:
             log.error("the audit log of %s stays, it is wrong: %s", day, broken.wrong.message)
             _broken.add(day)
             return False
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """What a day's file holds."""
+
+    sha256: str
+    num_records: int
+    heads: tuple[Head, ...]
+
+
+def _written(database: Database, signer: Signer, day: str, part: Path) -> _Written:
+    """Write the day's file, proving the day; writers go on meanwhile."""
+    with database.read() as connection:
+        anchors = archives.anchors(connection, signer)
+        chains = Chains(anchors.heads, stored(database))
+        proved = _Proved(connection, day, chains)
+        parquet.write_file(part, parquet.pieces(proved, {"ragserve.audit.day": day}))
+        there = set(connection.scalars(select(day_table(day).c.writer).distinct()))
+    heads = tuple(head for head in chains.heads if head.writer in there)
+    return _Written(archives.file_sha256(part), proved.num_rows, heads)
+
+
+def _go(database: Database, signer: Signer, day: str, part: Path, written: _Written) -> bool:
+    """Put the file in its place and the table out of it, unless somebody was there meanwhile."""
+    with database.migration() as connection:
+        if connection.scalar(select(days.c.day).where(days.c.day == day)) is None:
+            return True  # another process was faster
+        num_records = connection.scalar(select(func.count()).select_from(day_table(day)))
+        if num_records != written.num_records:
+            return False  # a wrong clock wrote to it: the next round takes that along
+        name = f"{day}-{len(archives.read(connection, signer)) + 1}.parquet"
+        part.replace(part.with_name(name))
+        parquet.sync_folder(part.parent)
+        archives.insert(
+            connection,
+            signer,
+            day=day,
+            file=name,
+            sha256=written.sha256,
+            num_records=written.num_records,
+            heads=written.heads,
+        )
+        _drop(connection, day)
     return True
-
-
-def _written(
-    connection: Connection, database: Database, folder: Path, signer: Signer, day: str
-) -> tuple[str, str, Chains, int]:
-    """Write the day's file, proving the day; return its name, SHA-256, chains and length."""
-    found = archives.read(connection, signer)
-    number = len(found) + 1
-    chains = Chains(archives.anchors(connection, signer).heads, stored(database))
-    name = f"{day}-{number}.parquet"
-    counted = _Proved(connection, day, chains)
-    with files_translated():
-        target = folder / archives.FOLDER / name
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        parquet.write_file(target, parquet.pieces(counted, {"ragserve.audit.day": day}))
-        return name, archives.file_sha256(target), chains, counted.num_rows
 
 
 class _Proved:
@@ -111,12 +134,6 @@ class _Proved:
                 self._chains.follow(row, known)
                 self.num_rows += 1
                 yield row, known
-
-
-def _heads_of(connection: Connection, day: str, chains: Chains) -> list[Head]:
-    """Return the heads of the chains that have a record on the day."""
-    there = set(connection.scalars(select(day_table(day).c.writer).distinct()))
-    return [head for head in chains.heads if head.writer in there]
 
 
 def _drop(connection: Connection, day: str) -> None:

@@ -72,6 +72,7 @@ WITHOUT_COLLECTION = {
     "unloadModel",
     "switchModel",
     "modelsStatus",
+    *("listAudit", "verifyAudit"),
     *("enrollTotp", "confirmTotp", "getTotp", "removeTotp"),
     *("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"),
     *("finetuneModel", "listTunings", "getTuning", "cancelTuning", "deleteTuning"),

@@ -8,12 +8,12 @@ from pydantic import ValidationError
 from sqlalchemy import delete, select, update
 
 from deployments.config import AuditArgs
-from deployments.errors import StoreUnavailable, UnreadableDocument
+from deployments.errors import DatabaseDamaged, StoreUnavailable, UnreadableDocument
 from deployments.stores.audit import archives, parquet, retention
 from deployments.stores.audit.chains import Broken
 from deployments.stores.audit.log import AuditLog
 from deployments.stores.audit.tables import archives as archives_table
-from deployments.stores.audit.tables import day_of, day_table, days
+from deployments.stores.audit.tables import day_of, day_table, days, facets
 from deployments.stores.seals import check_seal
 from deployments.types.audit import AuditFilter
 from tests.unit.stores.audit.conftest import DAY_US, START_US, HandClock, call, intent, write
@@ -171,3 +171,35 @@ def test_day_that_a_wrong_clock_writes_again_is_archived_again(
     three_days.tick()
     found = three_days.verify()
     assert (found.wrong, found.num_archived_days) == (None, 3)
+
+
+def test_day_that_is_written_to_meanwhile_goes_later(
+    three_days: AuditLog, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    later = START_US + 181 * DAY_US
+    written = retention._written
+
+    def and_written_to(*args: object) -> object:
+        found = written(*args)
+        clock.now_us = START_US
+        write(three_days, call(50))
+        clock.now_us = later
+        return found
+
+    clock.now_us = later
+    with monkeypatch.context() as patch:
+        patch.setattr(retention, "_written", and_written_to)
+        three_days.tick()
+    assert len(stored_days(three_days)) == 3
+    three_days.tick()
+    assert len(stored_days(three_days)) == 2
+    found = three_days.verify()
+    assert (found.wrong, found.num_archived_days) == (None, 1)
+
+
+def test_export_of_a_broken_log_says_so(three_days: AuditLog, tmp_path: Path) -> None:
+    with three_days._database.write() as connection:
+        connection.execute(delete(facets))
+    with pytest.raises(DatabaseDamaged, match="broken"):
+        three_days.export(tmp_path / "out.parquet", ALL)
+    assert list(tmp_path.glob("*.parquet*")) == []
