@@ -8,14 +8,15 @@ caller makes up may be anything, a prompt or a key put in the wrong field.
 import asyncio
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
 from deployments.errors import NotFound, RagError, StoreUnavailable
 from deployments.ingress.auth import Key
+from deployments.stores.ids import new_id
 from deployments.types.audit import (
     INTENT,
     AuditFilter,
@@ -28,7 +29,9 @@ from deployments.types.audit import (
 COMMIT_TIMEOUT_S = 10.0
 MAX_TOUCHED = 32
 PLAIN = re.compile(r"[\x21-\x7e]{1,128}")
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+HANDLE = "HANDLE"
+OK = 200
+METHODS = frozenset({HANDLE, "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Audit(Protocol):
@@ -161,6 +164,31 @@ class Entry:
 
 
 CURRENT: ContextVar[Entry | None] = ContextVar("entry", default=None)
+
+
+@asynccontextmanager
+async def handle_call(log: Audit, operation: str, *, is_change: bool) -> AsyncIterator[None]:
+    """Write down a call that comes over a handle: from within the cluster, without a key.
+
+    Raises:
+        StoreUnavailable: it changes something, and cannot be written down.
+    """
+    entry = Entry(log, new_id("req"), HANDLE)
+    entry.be_called(operation)
+    CURRENT.set(entry)
+    status = RagError.status
+    try:
+        if is_change:
+            await entry.begin()
+        yield
+        await entry.settle(OK)
+        status = OK
+    except RagError as exc:
+        entry.fail(exc.code)
+        status = exc.status
+        raise
+    finally:
+        entry.end(status)
 
 
 def count_tokens(num_in: int, num_out: int) -> None:

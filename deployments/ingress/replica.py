@@ -19,6 +19,7 @@ from deployments.engines.extraction.child import extract_in_child
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.auth import ThreadedKeys
+from deployments.ingress.entry import handle_call, touch
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.second_factor import ThreadedFactors
 from deployments.stores.audit.log import open_audit
@@ -83,17 +84,21 @@ class Ingress:
     async def index(self, collection: str, documents: Sequence[Document]) -> list[IndexedDocument]:
         """Store documents: for callers that hold a handle to the application instead of a URL."""
         _set_calls_apart()
-        indexed: list[IndexedDocument] = await self._graph.index(
-            collection, documents, timeout_s=self._args.request_timeout_s
-        )
+        async with handle_call(self._audit, "index", is_change=True):
+            indexed: list[IndexedDocument] = await self._graph.index(
+                collection, documents, timeout_s=self._args.request_timeout_s
+            )
+            touch("collection", collection)
         return indexed
 
     async def search(self, request: SearchRequest, is_reranked: bool = False) -> list[ScoredChunk]:
         """Return matching chunks, best first, to a caller with a handle."""
         _set_calls_apart()
-        chunks: list[ScoredChunk] = await self._graph.search(
-            request, timeout_s=self._args.request_timeout_s, is_reranked=is_reranked
-        )
+        async with handle_call(self._audit, "search", is_change=False):
+            chunks: list[ScoredChunk] = await self._graph.search(
+                request, timeout_s=self._args.request_timeout_s, is_reranked=is_reranked
+            )
+            touch("collection", request.collection)
         return chunks
 
     async def answer(
@@ -102,9 +107,10 @@ class Ingress:
         """Yield the events of an answer from a collection to a caller with a handle."""
         _set_calls_apart()
         events = self._graph.answer(request, retrieval, timeout_s=self._args.request_timeout_s)
-        async with aclosing(events):
+        async with handle_call(self._audit, "answer", is_change=False), aclosing(events):
             async for event in events:
                 yield event
+            touch("collection", retrieval.collection)
 
     async def _cluster_metrics(self) -> bytes:
         page: bytes = await self._graph.metrics(timeout_s=METRICS_TIMEOUT_S)

@@ -59,8 +59,10 @@ def chained(head: Head, records: Sequence[Timed], begun: Mapping[str, int]) -> B
     for time_us, record in records:
         head = link(head, time_us, record)
         day = day_of(time_us)
-        batch.rows.setdefault(day, []).append(_row(head, record))
-        batch.counts.setdefault(day, Counter())[facet_of(record)] += 1
+        if day not in batch.rows:
+            batch.rows[day], batch.counts[day] = [], Counter()
+        batch.rows[day].append(_row(head, record))
+        batch.counts[day][facet_of(record)] += 1
         if record.status == INTENT:
             batch.begun[record.request_id] = _intent(head, record)
         elif batch.begun.pop(record.request_id, None) is None and record.request_id in begun:

@@ -20,14 +20,13 @@ from deployments.stores.audit.chains import Broken, Chains
 from deployments.stores.audit.checkpoints import append_to_file, make_checkpoint, stored
 from deployments.stores.audit.facets import Facet
 from deployments.stores.audit.signing import Signer
-from deployments.stores.audit.tables import day_of, day_table, days, facets
+from deployments.stores.audit.tables import DAY_US, day_of, day_table, days, facets
 from deployments.stores.audit.verify import rows_of
 from deployments.stores.database import Database
 from deployments.stores.sql_errors import files_translated
 
 log = logging.getLogger(__name__)
 
-DAY_US = 86_400_000_000
 _broken: set[str] = set()
 """Days that this process has found to be wrong: they stay, and are told of once."""
 

@@ -26,6 +26,8 @@ from sqlalchemy import (
 
 from deployments.stores.database import Database
 
+DAY_US = 86_400_000_000
+
 metadata = MetaData()
 
 writers = Table(
@@ -137,7 +139,12 @@ def create_day(database: Database, day: str, now_us: int) -> None:
 
 def day_of(time_us: int) -> str:
     """Return the day, in UTC, of a time."""
-    return datetime.fromtimestamp(time_us // 1_000_000, UTC).strftime("%Y-%m-%d")
+    return _day(time_us // DAY_US)
+
+
+@lru_cache(maxsize=512)
+def _day(number: int) -> str:
+    return datetime.fromtimestamp(number * DAY_US // 1_000_000, UTC).strftime("%Y-%m-%d")
 
 
 def days_between(known: Iterable[str], since_us: int | None, until_us: int | None) -> list[str]:

@@ -11,6 +11,7 @@ import pytest
 from deployments.config import AuditArgs, Settings
 from deployments.errors import EngineFailed, StoreUnavailable
 from deployments.ingress.access import CHANGES
+from deployments.ingress.entry import handle_call, touch
 from deployments.stores.audit import writer
 from deployments.stores.audit.log import AuditLog, open_audit
 from deployments.types import Document
@@ -321,3 +322,23 @@ async def test_without_a_log_there_is_none_to_show(client: httpx.AsyncClient) ->
     for path in ("logs", "verify"):
         answer = await client.get(f"/v1/audit/{path}", headers=OPERATOR)
         assert answer.status_code == 404
+
+
+async def test_call_over_a_handle_is_recorded(log: AuditLog) -> None:
+    async with handle_call(log, "index", is_change=True):
+        assert [one.record.operation for one in log.page(INTENTS, limit=9)] == ["index"]
+        touch("collection", "docs")
+    with pytest.raises(EngineFailed):
+        async with handle_call(log, "search", is_change=False):
+            raise EngineFailed("lost")
+    index, search = (one.record for one in await records(log, num=2))
+    assert (index.method, index.status, index.touched) == ("HANDLE", 200, (("collection", "docs"),))
+    assert (search.operation, search.status, search.error) == ("search", 502, "engine_failed")
+
+
+async def test_call_over_a_handle_that_cannot_be_written_down_is_not_done() -> None:
+    log = Broken()
+    with pytest.raises(StoreUnavailable):
+        async with handle_call(log, "index", is_change=True):
+            pytest.fail("it was begun")
+    assert [one.status for one in log.recorded] == [503]
