@@ -203,3 +203,22 @@ def test_export_of_a_broken_log_says_so(three_days: AuditLog, tmp_path: Path) ->
     with pytest.raises(DatabaseDamaged, match="broken"):
         three_days.export(tmp_path / "out.parquet", ALL)
     assert list(tmp_path.glob("*.parquet*")) == []
+
+
+@pytest.mark.parametrize("step", ["_drop", "archives.insert", "parquet.sync_folder"])
+def test_archiving_that_dies_at_any_step_is_done_again(
+    three_days: AuditLog, clock: HandClock, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def dies(*_: object, **__: object) -> None:
+        raise StoreUnavailable("the process died")
+
+    clock.now_us = START_US + 182 * DAY_US
+    with monkeypatch.context() as patch:
+        patch.setattr(f"deployments.stores.audit.retention.{step}", dies)
+        with pytest.raises(StoreUnavailable):
+            three_days.tick()
+    assert len(stored_days(three_days)) == 3
+    assert three_days.verify().num_archived_days == 0
+    three_days.tick()
+    found = three_days.verify(with_files=True)
+    assert (found.wrong, found.num_archived_days) == (None, 2)
