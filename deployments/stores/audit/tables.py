@@ -75,6 +75,8 @@ facets = Table(
     Column("method", String(16), nullable=False),
     Column("status", Integer, nullable=False),
     Column("num_records", BigInteger, nullable=False),
+    Index("ix_audit_facets_key", "day", "key_id"),
+    Index("ix_audit_facets_tenant", "day", "tenant"),
     sqlite_with_rowid=False,
 )
 

@@ -12,6 +12,7 @@ from deployments.config import AuditArgs, Settings
 from deployments.errors import EngineFailed, StoreUnavailable
 from deployments.ingress.access import CHANGES
 from deployments.ingress.entry import handle_call, touch
+from deployments.ingress.metrics import Metrics
 from deployments.stores.audit import writer
 from deployments.stores.audit.log import AuditLog, open_audit
 from deployments.types import Document
@@ -342,3 +343,13 @@ async def test_call_over_a_handle_that_cannot_be_written_down_is_not_done() -> N
         async with handle_call(log, "index", is_change=True):
             pytest.fail("it was begun")
     assert [one.status for one in log.recorded] == [503]
+
+
+async def test_records_that_were_dropped_show_in_the_metrics(
+    build: Build, metrics: Metrics
+) -> None:
+    log = Broken()
+    build(audit=log)
+    assert b"ragserve_audit_dropped 0.0" in metrics.text()
+    log.num_dropped = 3
+    assert b"ragserve_audit_dropped 3.0" in metrics.text()

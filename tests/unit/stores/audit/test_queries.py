@@ -3,6 +3,9 @@
 import random
 from dataclasses import replace
 
+import pytest
+
+from deployments.stores.audit import queries
 from deployments.stores.audit.log import AuditLog
 from deployments.types.audit import INTENT, AuditFilter, Chained
 from tests.unit.stores.audit.conftest import DAY_US, HandClock, call, write
@@ -69,7 +72,11 @@ def question(pick: random.Random, everything: list[Chained]) -> AuditFilter:
     return replace(wanted, status=None) if wanted.status_class else wanted
 
 
-def test_pages_are_what_a_naive_search_finds(log: AuditLog, clock: HandClock) -> None:
+@pytest.mark.parametrize("max_sorted", [queries.MAX_SORTED, 5, 0])
+def test_pages_are_what_a_naive_search_finds(
+    log: AuditLog, clock: HandClock, monkeypatch: pytest.MonkeyPatch, max_sorted: int
+) -> None:
+    monkeypatch.setattr(queries, "MAX_SORTED", max_sorted)
     pick = random.Random(0)
     everything = filled(log, clock, pick)
     for _ in range(NUM_QUESTIONS):
