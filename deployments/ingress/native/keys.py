@@ -102,11 +102,11 @@ async def _own(services: Services, request: Request, key_id: str) -> StoredKey:
     """
     caller: Key = request.state.key
     found = await services.keys.get(key_id)
+    if not caller.is_admin and found.tenant != caller.tenant:
+        raise NotFound("there is no key with this id")
     touch("key", found.id)
     if caller.is_admin:
         return found
-    if found.tenant != caller.tenant:
-        raise NotFound("there is no key with this id")
     if found.is_admin or not found.grants.within(caller.grants):
         raise Forbidden("the key covers more than the one that came with the request")
     return found

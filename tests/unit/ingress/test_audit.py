@@ -353,3 +353,16 @@ async def test_records_that_were_dropped_show_in_the_metrics(
     assert b"ragserve_audit_dropped 0.0" in metrics.text()
     log.num_dropped = 3
     assert b"ragserve_audit_dropped 3.0" in metrics.text()
+
+
+async def test_foreign_key_leaves_what_a_missing_one_does(
+    audited: httpx.AsyncClient, log: AuditLog
+) -> None:
+    body = {"name": "x", "tenant": "acme"}
+    made = (await audited.post("/v1/keys", json=body, headers=OPERATOR)).json()
+    own = {"authorization": f"Bearer {KEY}-with-admin"}
+    for key_id in (made["id"], f"key_{'0' * 32}"):
+        assert (await audited.get(f"/v1/keys/{key_id}", headers=own)).status_code == 404
+    found = [one.record for one in await records(log, num=3)]
+    assert found[0].touched == (("key", made["id"]),)
+    assert [(one.touched, one.error) for one in found[1:]] == [((), "not_found")] * 2
