@@ -24,6 +24,7 @@ from deployments.ingress.second_factor import ThreadedFactors
 from deployments.stores.database import Database
 from deployments.stores.keys import open_keys
 from deployments.stores.pepper import edge_secret
+from deployments.stores.replays import Replays
 from deployments.stores.second_factors import SecondFactors
 from deployments.types import (
     AnswerEvent,
@@ -55,6 +56,7 @@ class Ingress:
         settings = Settings()
         self._keys = ThreadedKeys(open_keys(settings))
         database = Database(settings.database, pool_size=1)
+        self._replays = Replays(database, settings.state_path)
         self._factors = ThreadedFactors(SecondFactors(database, settings.state_path))
 
     def __serve_build_asgi_app__(self) -> App:
@@ -65,6 +67,7 @@ class Ingress:
             self._args,
             extract=extract_in_child,
             factors=self._factors,
+            replays=self._replays,
             metrics=self._metrics,
             metrics_source=self._cluster_metrics,
             edge_secret=edge_secret(Settings().state_path),
