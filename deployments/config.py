@@ -242,6 +242,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Path("~/.local/state/ragserve")
     http_port: int = Field(default=8080, ge=1, le=65535)
+    https_port: int = Field(default=8443, ge=1, le=65535)
     database_url: str = ""
     transfer_roots: str = Field(
         default="",

@@ -111,6 +111,13 @@ class Conflict(RagError):
     status = 409
 
 
+class IdempotencyMismatch(InvalidRequest):
+    """An `Idempotency-Key` came with another request than the first time."""
+
+    code = "idempotency_mismatch"
+    status = 422
+
+
 class PayloadTooLarge(InvalidRequest):
     """The body, or one document in it, is larger than the configured limit."""
 

@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 
 from deployments.errors import Forbidden
 from deployments.ingress.entry import CURRENT
+from deployments.ingress.idempotency import Idempotency
 from deployments.types.access import Scope
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -79,6 +80,14 @@ READS: Final = frozenset(
 )
 """Operations that change nothing although their method is not GET."""
 
+CREATING: Final = frozenset(
+    {
+        *("createCollection", "index", "import", "export", "erase"),
+        *("loadModel", "finetuneModel", "createKey", "rotateKey"),
+    }
+)
+"""Operations that happen once for an `Idempotency-Key`."""
+
 
 class GuardedRoute(APIRoute):
     """A route behind the check of its rule."""
@@ -97,6 +106,8 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         """Return what answers; it raises Forbidden before anything is read."""
         answer, rule = super().get_route_handler(), self._rule
+        if self.operation_id in CREATING:
+            answer = _once(answer, self.operation_id)
         if self._is_change:
             answer = _written_down(answer)
         if isinstance(rule, Rule):
@@ -123,6 +134,14 @@ def _written_down(answer: Handler) -> Handler:
         return await answer(request)
 
     return begun
+
+
+def _once(answer: Handler, operation: str) -> Handler:
+    async def once(request: Request) -> Response:
+        idempotency: Idempotency = request.app.state.idempotency
+        return await idempotency.answer(request, operation, answer)
+
+    return once
 
 
 def guarded(**options: Any) -> APIRouter:

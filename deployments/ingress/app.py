@@ -21,6 +21,7 @@ from deployments.ingress.errors import from_http_exception, from_parameters
 from deployments.ingress.failure import failure_of
 from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
+from deployments.ingress.idempotency import Idempotency
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.native.audit import audit_router
 from deployments.ingress.native.clean import clean_router
@@ -43,6 +44,7 @@ from deployments.ingress.openapi import openapi_of
 from deployments.ingress.rerank.routes import rerank_router
 from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
+from deployments.stores.replays import Replays
 
 DESCRIPTION = (
     "Self-hosted, retrieval-augmented model serving. Every collection is also a model, "
@@ -78,6 +80,7 @@ def build_app(
     *,
     extract: Extract,
     factors: Factors,
+    replays: Replays,
     metrics: Metrics | None = None,
     metrics_source: MetricsSource | None = None,
     audit: Audit | None = None,
@@ -91,6 +94,7 @@ def build_app(
         keys: checks bearer keys, and makes them.
         args: limits of every request.
         extract: turns uploaded files into text.
+        replays: keeps answers to requests that happen once.
         factors: keeps the keys' second factors.
         metrics: where this process counts; by default a registry of its own.
         metrics_source: what `GET /v1/metrics` shows; by default this process's own counters.
@@ -111,6 +115,7 @@ def build_app(
     routers = [router_of(services) for router_of in ROUTERS]
     routes = [route for router in routers for route in router.routes]
     app = _routes(services, routers)
+    app.state.idempotency = Idempotency(replays, args.request_timeout_s)
     _map_errors(app)
     metrics.watch(audit)
     return Gate(

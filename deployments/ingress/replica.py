@@ -26,6 +26,7 @@ from deployments.stores.audit.log import open_audit
 from deployments.stores.database import Database
 from deployments.stores.keys import open_keys
 from deployments.stores.pepper import edge_secret
+from deployments.stores.replays import Replays
 from deployments.stores.second_factors import SecondFactors
 from deployments.types import (
     AnswerEvent,
@@ -59,6 +60,7 @@ class Ingress:
         database = Database(settings.database, pool_size=1)
         self._audit = open_audit(settings, args.audit)
         self._audit.start()
+        self._replays = Replays(database, settings.state_path)
         self._factors = ThreadedFactors(SecondFactors(database, settings.state_path))
 
     def __serve_build_asgi_app__(self) -> App:
@@ -70,6 +72,7 @@ class Ingress:
             extract=extract_in_child,
             factors=self._factors,
             audit=self._audit,
+            replays=self._replays,
             metrics=self._metrics,
             metrics_source=self._cluster_metrics,
             edge_secret=edge_secret(Settings().state_path),

@@ -48,6 +48,14 @@ metadata = MetaData(
     }
 )
 
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("request", String(40), nullable=False),
+    Column("began_at", BigInteger, nullable=False, index=True),
+    Column("answer", LargeBinary),
+)
 second_factors = Table(
     "second_factors",
     metadata,

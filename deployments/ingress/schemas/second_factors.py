@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from deployments.ingress.schemas.base import Schema
 
@@ -10,7 +10,9 @@ from deployments.ingress.schemas.base import Schema
 class ConfirmFactor(Schema):
     """`POST /v1/totp/confirm`: a first code shows that the authenticator has the secret."""
 
-    code: str = Field(pattern=r"^[0-9]{6}$", examples=["123456"])
+    model_config = ConfigDict(json_schema_extra={"examples": [{"code": "123456"}]})
+
+    code: str = Field(pattern=r"^[0-9]{6}$")
 
 
 class FactorEnrolment(BaseModel):

@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -27,6 +27,7 @@ from deployments.ingress.entry import Audit
 from deployments.ingress.metrics import Metrics
 from deployments.stores.ids import new_id, utc_after, utc_now
 from deployments.stores.key_rows import Key
+from deployments.stores.replays import Replays
 from deployments.stores.second_factors import Enrolment
 from deployments.types.access import SCOPES, Grants, Scope
 from tests.unit.ingress.fake_graph import FakeGraph
@@ -35,6 +36,9 @@ KEY = "rk-test"
 ADMIN_KEY = "rk-operator"
 CODE = "123456"
 ARGS = IngressArgs(second_factor="enrolled")
+UNTOUCHED = cast("Replays", None)
+"""For tests that send no `Idempotency-Key`."""
+
 OPERATOR = {"authorization": f"Bearer {ADMIN_KEY}"}
 AUTH = {"authorization": f"Bearer {KEY}"}
 
@@ -158,6 +162,7 @@ def build(graph: FakeGraph, metrics: Metrics) -> Build:
             IngressArgs(**{"second_factor": "enrolled", **args}),
             extract=extract,
             factors=FakeFactors(),
+            replays=UNTOUCHED,
             metrics=metrics,
             audit=audit,
         )

@@ -12,6 +12,7 @@ from tests.unit.ingress.conftest import (
     ADMIN_KEY,
     ARGS,
     KEY,
+    UNTOUCHED,
     Build,
     FakeFactors,
     FakeKeys,
@@ -33,7 +34,9 @@ Operation = tuple[str, str, str]
 
 def operations() -> list[Operation]:
     """Return the id, method and path of every operation that is described."""
-    app = build_app(FakeGraph(), FakeKeys(), ARGS, extract=extract, factors=FakeFactors())
+    app = build_app(
+        FakeGraph(), FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
+    )
     description: dict[str, Any] = app._app.openapi()  # type: ignore[attr-defined]
     return [
         (operation["operationId"], method.upper(), path)

@@ -8,7 +8,7 @@ import pytest
 from deployments.engines.extraction.child import extract_in_child
 from deployments.ingress.app import build_app
 from tests.unit.engines.extraction.documents import pdf, slides, with_member, word, workbook
-from tests.unit.ingress.conftest import ARGS, Build, FakeFactors, FakeKeys, in_process
+from tests.unit.ingress.conftest import ARGS, UNTOUCHED, Build, FakeFactors, FakeKeys, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
 FOX = "The quick brown fox jumps over the lazy dog near the old river bank at dawn."
@@ -22,7 +22,9 @@ def file(content: bytes, filename: str) -> dict[str, str]:
 @pytest.fixture
 async def client(graph: FakeGraph) -> httpx.AsyncClient:
     graph.stored["docs"] = {}
-    app = build_app(graph, FakeKeys(), ARGS, extract=extract_in_child, factors=FakeFactors())
+    app = build_app(
+        graph, FakeKeys(), ARGS, extract=extract_in_child, factors=FakeFactors(), replays=UNTOUCHED
+    )
     return in_process(app)
 
 

@@ -13,7 +13,7 @@ from deployments.stores.database import Database
 from deployments.stores.keys import KeyStore
 from deployments.stores.migrations import migrate
 from deployments.types.access import SCOPES, Grants
-from tests.unit.ingress.conftest import ARGS, FakeFactors, extract, in_process
+from tests.unit.ingress.conftest import ARGS, UNTOUCHED, FakeFactors, extract, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
 PATH = "/v1/keys"
@@ -35,7 +35,12 @@ class Desk:
         self._database = Database(url)
         self.store = KeyStore(self._database, folder)
         self._app = build_app(
-            FakeGraph(), ThreadedKeys(self.store), ARGS, extract=extract, factors=FakeFactors()
+            FakeGraph(),
+            ThreadedKeys(self.store),
+            ARGS,
+            extract=extract,
+            factors=FakeFactors(),
+            replays=UNTOUCHED,
         )
         self.admin = self.store.create("root", is_admin=True)[1]
 

@@ -14,6 +14,7 @@ from tests.unit.ingress.conftest import (
     ARGS,
     AUTH,
     OPERATOR,
+    UNTOUCHED,
     Build,
     FakeFactors,
     FakeKeys,
@@ -52,7 +53,13 @@ async def test_metrics_come_from_the_given_source(graph: FakeGraph) -> None:
         return b"cluster_metric 1\n"
 
     app = build_app(
-        graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), metrics_source=source
+        graph,
+        FakeKeys(),
+        ARGS,
+        extract=extract,
+        factors=FakeFactors(),
+        replays=UNTOUCHED,
+        metrics_source=source,
     )
     async with in_process(app) as client:
         assert (await client.get("/v1/metrics", headers=OPERATOR)).text == "cluster_metric 1\n"
@@ -102,7 +109,9 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
 def _described_app() -> object:
     graph = FakeGraph()
     graph.stored["docs"] = {"d1": Document(id="d1", text="Ray Serve", title="Ray")}
-    return build_app(graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors())
+    return build_app(
+        graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
+    )
 
 
 schemathesis.serializer.alias("application/vnd.apache.parquet", "application/octet-stream")

@@ -12,6 +12,7 @@ from deployments.types import Training, TuningSpec, TuningState
 from tests.unit.ingress.conftest import (
     CODE,
     OPERATOR,
+    UNTOUCHED,
     Build,
     FakeFactors,
     FakeKeys,
@@ -59,7 +60,9 @@ class Desk:
         self.graph.tuning_states = [ENDED]
         self.graph.states = {"m@1": [READY]}
         args = IngressArgs.model_validate({"second_factor": mode})
-        self._app = build_app(self.graph, self.keys, args, extract=extract, factors=self.factors)
+        self._app = build_app(
+            self.graph, self.keys, args, extract=extract, factors=self.factors, replays=UNTOUCHED
+        )
 
     async def ask(self, ask: Ask, code: str | None = None) -> httpx.Response:
         key, _ = await self.keys.create("old", is_admin=False)

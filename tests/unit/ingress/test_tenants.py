@@ -13,7 +13,15 @@ from deployments.errors import CollectionNotFound
 from deployments.ingress.app import build_app
 from deployments.ingress.tenant_graph import TenantGraph
 from deployments.types import Document, SearchRequest
-from tests.unit.ingress.conftest import ARGS, Build, FakeFactors, FakeKeys, extract, in_process
+from tests.unit.ingress.conftest import (
+    ARGS,
+    UNTOUCHED,
+    Build,
+    FakeFactors,
+    FakeKeys,
+    extract,
+    in_process,
+)
 from tests.unit.ingress.fake_graph import FakeGraph
 
 INGRESS = Path(__file__).resolve().parents[3] / "deployments/ingress"
@@ -99,7 +107,9 @@ def graph_with(*paths: str) -> FakeGraph:
 
 
 async def asked(graph: FakeGraph, ask: Ask, tenant: str | None = "acme") -> httpx.Response:
-    app = build_app(graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors())
+    app = build_app(
+        graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
+    )
     method, path, options = ask
     async with in_process(app, tenant) as client:
         return await client.request(method, path, **options)
