@@ -202,6 +202,15 @@ class AddressArgs(Args):
         return self
 
 
+class LimitArgs(Args):
+    """How much may be asked; null: as much as there is."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_day: int | None = Field(default=None, ge=1, description="of a day in UTC")
+    max_concurrent: int | None = Field(default=None, ge=1, description="requests at once")
+
+
 class IngressArgs(Args):
     """Limits that the ingress puts on every request."""
 
@@ -219,6 +228,15 @@ class IngressArgs(Args):
     max_document_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
     max_documents_per_call: int = Field(default=1000, ge=1)
     addresses: AddressArgs = AddressArgs()
+    key_limits: LimitArgs = Field(
+        default=LimitArgs(), description="of every key that is no admin's, where it has none itself"
+    )
+    limits: dict[str, LimitArgs] = Field(
+        default={}, description="of each tenant on paths that begin so, such as `/v1/chat/`"
+    )
+    assumed_max_tokens: int = Field(
+        default=512, ge=1, description="of an answer whose request does not say, until it is there"
+    )
 
 
 class Settings(BaseSettings):
@@ -229,6 +247,9 @@ class Settings(BaseSettings):
     state_dir: Path = Path("~/.local/state/ragserve")
     http_port: int = Field(default=8080, ge=1, le=65535)
     database_url: str = ""
+    redis_url: str = Field(
+        default="", description="where limits are counted; empty: in the state folder of each host"
+    )
     transfer_roots: str = Field(
         default="",
         description="folders and `scheme://bucket/prefix` that exports may be written below and "

@@ -38,6 +38,7 @@ from deployments.ingress.openai.models import models_router
 from deployments.ingress.openapi import openapi_of
 from deployments.ingress.rerank.routes import rerank_router
 from deployments.ingress.services import Extract, MetricsSource, Services
+from deployments.stores.limits.admission import LimitStore
 
 DESCRIPTION = (
     "Self-hosted, retrieval-augmented model serving. Every collection is also a model, "
@@ -74,6 +75,7 @@ def build_app(
     metrics_source: MetricsSource | None = None,
     edge_secret: str = "",
     is_behind_serve: bool = False,
+    limits: LimitStore | None = None,
 ) -> App:
     """Return the ASGI application.
 
@@ -86,6 +88,7 @@ def build_app(
         metrics_source: what `GET /v1/metrics` shows; by default this process's own counters.
         edge_secret: what the edge proves itself with; empty: there is none.
         is_behind_serve: whether Serve names the requests, and echoes their names.
+        limits: where it is counted what limits are for; without, what has limits is refused.
     """
     metrics = metrics or Metrics()
     own = metrics
@@ -96,7 +99,15 @@ def build_app(
     services = Services(graph, args, metrics, extract, metrics_source or own_metrics, keys)
     app = _routes(services)
     _map_errors(app)
-    return Gate(app, keys, args, metrics, edge_secret=edge_secret, is_behind_serve=is_behind_serve)
+    return Gate(
+        app,
+        keys,
+        args,
+        metrics,
+        edge_secret=edge_secret,
+        is_behind_serve=is_behind_serve,
+        limits=limits,
+    )
 
 
 def _routes(services: Services) -> FastAPI:

@@ -42,11 +42,17 @@ class Exchange:
         self._is_id_echoed = is_id_echoed
         self.status = 0
         self.is_complete = False
+        self.extra_headers: Callable[[], list[tuple[bytes, bytes]]] = list
+        self.before_end: Callable[[], Awaitable[None]] | None = None
+        """Awaited before the last byte leaves, after which the client may come again."""
 
     async def send(self, message: Message) -> None:
         """Pass an ASGI message on."""
         if message["type"] == "http.response.body":
-            self.is_complete = not message.get("more_body", False)
+            is_last = not message.get("more_body", False)
+            if is_last and self.before_end is not None:
+                await self.before_end()
+            self.is_complete = is_last
         elif message["type"] == "http.response.start":
             self.status = message["status"]
             message = {**message, "headers": self._with_ours(message.get("headers", ()))}
@@ -57,4 +63,4 @@ class Exchange:
         ours = [(name, value) for name, value in SAFE_HEADERS.items() if name not in given]
         if not self._is_id_echoed:
             ours.append((b"x-request-id", self.request_id.encode()))
-        return [*headers, *ours]
+        return [*headers, *ours, *self.extra_headers()]

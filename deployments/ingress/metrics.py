@@ -33,6 +33,9 @@ class Metrics:
         self._tokens = Counter(
             "ragserve_tokens", "Tokens in and out", ["kind"], registry=self.registry
         )
+        self._limited = Counter(
+            "ragserve_limited", "Requests that a limit refused", ["limit"], registry=self.registry
+        )
         self.in_flight = Gauge(
             "ragserve_requests_in_flight", "Requests being answered", registry=self.registry
         )
@@ -51,6 +54,10 @@ class Metrics:
         """Count the tokens of an answered request."""
         self._tokens.labels("prompt").inc(prompt)
         self._tokens.labels("completion").inc(completion)
+
+    def count_limited(self, limit: str) -> None:
+        """Count a request that was refused; `limit` is the name of a limit."""
+        self._limited.labels(limit.removeprefix("limits.")).inc()
 
     def text(self) -> bytes:
         """Return the counters in Prometheus' text format."""

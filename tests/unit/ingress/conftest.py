@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from deployments.ingress.asgi import App
 from deployments.ingress.metrics import Metrics
 from deployments.stores.ids import new_id, utc_after, utc_now
 from deployments.stores.key_rows import Key
+from deployments.stores.limits.sqlite_limits import SqliteLimits
 from deployments.types.access import SCOPES, Grants, Scope
 from tests.unit.ingress.fake_graph import FakeGraph
 
@@ -108,9 +110,18 @@ Build = Callable[..., App]
 
 
 @pytest.fixture
-def build(graph: FakeGraph, metrics: Metrics) -> Build:
+def limits(tmp_path: Path) -> Iterator[SqliteLimits]:
+    store = SqliteLimits(tmp_path / "limits.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def build(graph: FakeGraph, metrics: Metrics, limits: SqliteLimits) -> Build:
     def built(**args: object) -> App:
-        return build_app(graph, FakeKeys(), IngressArgs(**args), extract=extract, metrics=metrics)
+        ingress = IngressArgs(**args)
+        keys = FakeKeys()
+        return build_app(graph, keys, ingress, extract=extract, metrics=metrics, limits=limits)
 
     return built
 

@@ -1,0 +1,91 @@
+"""Two stores: the one that everybody shares, and the host's own for as long as that is away.
+
+Each host then has the whole limits for itself. That is said in the log, and counted.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from deployments.errors import StoreUnavailable
+from deployments.stores.limits.admission import Admission, Budget, Cost, LimitStore
+
+PAUSE_S = 1.0
+"""For how long nobody asks a store that did not answer."""
+
+WARNING_EVERY_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class FallbackLimits:
+    """A `LimitStore` of two."""
+
+    def __init__(
+        self,
+        shared: LimitStore,
+        own: LimitStore,
+        *,
+        on_fallback: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Ask `shared`; `on_fallback` is called whenever `own` has to do."""
+        self._shared = shared
+        self._own = own
+        self.on_fallback = on_fallback
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._ask_again_at = float("-inf")
+        self._warn_again_at = float("-inf")
+
+    def take(self, budgets: Sequence[Budget], cost: Cost, *, may_wait: bool = True) -> Admission:
+        """Take of the shared store, or of the own."""
+        if self._may_ask():
+            try:
+                admission = self._shared.take(budgets, cost, may_wait=may_wait)
+            except StoreUnavailable:
+                self._rest()
+            else:
+                self._ask_again_at = float("-inf")
+                return admission
+        self.on_fallback()
+        return self._own.take(budgets, cost, may_wait=may_wait)
+
+    def settle(self, admission: Admission, tokens: int, *, may_wait: bool = True) -> None:
+        """Settle where it was taken."""
+        admission.store.settle(admission, tokens, may_wait=may_wait)
+
+    def release(self, admission: Admission, *, may_wait: bool = True) -> None:
+        """Release where it was taken."""
+        admission.store.release(admission, may_wait=may_wait)
+
+    def tend(self) -> None:
+        """Tend both."""
+        self._own.tend()
+        self._shared.tend()
+
+    def close(self) -> None:
+        """Close both."""
+        self._own.close()
+        self._shared.close()
+
+    def _may_ask(self) -> bool:
+        """Return whether the shared store is to be asked; after a pause, by one caller first."""
+        if self._ask_again_at == float("-inf"):
+            return True
+        with self._lock:
+            now_s = self._clock()
+            if now_s < self._ask_again_at:
+                return False
+            self._ask_again_at = now_s + PAUSE_S
+            return True
+
+    def _rest(self) -> None:
+        with self._lock:
+            now_s = self._clock()
+            self._ask_again_at = now_s + PAUSE_S
+            if now_s < self._warn_again_at:
+                return
+            self._warn_again_at = now_s + WARNING_EVERY_S
+        log.warning("Redis does not answer: each host counts limits for itself")
