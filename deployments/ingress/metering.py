@@ -8,11 +8,11 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TypeVar
 
 from deployments.config import IngressArgs, LimitArgs
-from deployments.errors import Overloaded, RateLimited, StoreUnavailable
+from deployments.errors import RagError, RateLimited, StoreUnavailable
 from deployments.ingress.auth import Key
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
 from deployments.ingress.rate_headers import Headers, rate_headers
@@ -71,19 +71,29 @@ class Meter:
         try:
             return await asyncio.shield(asyncio.wrap_future(taking))
         except asyncio.CancelledError:
-            taking.add_done_callback(_given_up)
+            taking.add_done_callback(partial(_given_up, store))
             raise
         except RateLimited as error:
             self._metrics.count_limited(error.param or "")
             raise
 
-    def later(self, act: Callable[..., None], *given: object) -> Future[None] | None:
-        """Do what cannot fail a request: at once, or in a thread, whose future is returned."""
+    def settle(self, admission: Admission, tokens: int) -> Future[None] | None:
+        """Have an admission count other tokens; the future, if any, is done when it does."""
+        assert self._store is not None
+        return self._later(self._store.settle, admission, tokens)
+
+    def release(self, admission: Admission) -> Future[None] | None:
+        """Give an admission's lease back; the future, if any, is done when it is."""
+        assert self._store is not None
+        return self._later(self._store.release, admission)
+
+    def _later(self, act: Callable[..., None], *given: object) -> Future[None] | None:
+        """Do what cannot fail a request: at once, or in a thread."""
         try:
             act(*given, may_wait=False)
         except Busy:
             return self._threads.submit(_quietly, act, *given)
-        except Overloaded as error:
+        except RagError as error:
             log.warning("limits: %s", error.message)
         return None
 
@@ -156,9 +166,9 @@ class Ticket:
         entry, reserved, self._entry, self._reserved = self._entry, self._reserved, None, None
         settling = releasing = None
         if reserved is not None and (tokens := self._used(status)) is not None:
-            settling = self._meter.later(reserved.store.settle, reserved, tokens)
+            settling = self._meter.settle(reserved, tokens)
         if entry is not None:
-            releasing = self._meter.later(entry.store.release, entry)
+            releasing = self._meter.release(entry)
         return releasing or settling
 
     def _used(self, status: int) -> int | None:
@@ -213,16 +223,16 @@ def _bounds_tokens(limits: Limits) -> bool:
     return limits.tokens_per_minute is not None or limits.tokens_per_day is not None
 
 
-def _given_up(taking: Future[Admission]) -> None:
+def _given_up(store: LimitStore, taking: Future[Admission]) -> None:
     """Give back what was taken for a request that is gone by now."""
     if not taking.cancelled() and taking.exception() is None:
         admission = taking.result()
-        _quietly(admission.store.settle, admission, 0)
-        _quietly(admission.store.release, admission)
+        _quietly(store.settle, admission, 0)
+        _quietly(store.release, admission)
 
 
 def _quietly(act: Callable[..., None], *given: object) -> None:
     try:
         act(*given)
-    except Overloaded as error:
+    except RagError as error:
         log.warning("limits: %s", error.message)

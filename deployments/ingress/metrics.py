@@ -36,6 +36,11 @@ class Metrics:
         self._limited = Counter(
             "ragserve_limited", "Requests that a limit refused", ["limit"], registry=self.registry
         )
+        self._fallbacks = Counter(
+            "ragserve_limits_fallbacks",
+            "Requests counted on their host alone, for Redis did not answer",
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "ragserve_requests_in_flight", "Requests being answered", registry=self.registry
         )
@@ -58,6 +63,10 @@ class Metrics:
     def count_limited(self, limit: str) -> None:
         """Count a request that was refused; `limit` is the name of a limit."""
         self._limited.labels(limit.removeprefix("limits.")).inc()
+
+    def count_fallback(self) -> None:
+        """Count a request whose limits hold on this host only."""
+        self._fallbacks.inc()
 
     def text(self) -> bytes:
         """Return the counters in Prometheus' text format."""

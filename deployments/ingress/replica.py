@@ -21,6 +21,7 @@ from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
 from deployments.stores.keys import open_keys
+from deployments.stores.limits.opening import open_limits
 from deployments.stores.pepper import edge_secret
 from deployments.types import (
     AnswerEvent,
@@ -50,6 +51,7 @@ class Ingress:
         self._graph = graph_factory(*graph_args, **handles)
         self._metrics = Metrics()
         self._keys = ThreadedKeys(open_keys(Settings()))
+        self._limits = open_limits(Settings(), on_fallback=self._metrics.count_fallback)
 
     def __serve_build_asgi_app__(self) -> App:
         """Return the application; Serve calls this once, after the constructor."""
@@ -62,6 +64,7 @@ class Ingress:
             metrics_source=self._cluster_metrics,
             edge_secret=edge_secret(Settings().state_path),
             is_behind_serve=True,
+            limits=self._limits,
         )
         return _with_calls_apart(app)
 

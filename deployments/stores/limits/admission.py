@@ -81,6 +81,10 @@ class LimitStore(Protocol):
         """Give an admission's lease back."""
         ...
 
+    def forget(self, admission: "Admission") -> None:
+        """Renew an admission's lease no more."""
+        ...
+
     def tend(self) -> None:
         """Renew the leases that are held here, and forget what is long past."""
         ...

@@ -6,7 +6,8 @@ Each host then has the whole limits for itself. That is said in the log, and cou
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from deployments.errors import StoreUnavailable
 from deployments.stores.limits.admission import Admission, Budget, Cost, LimitStore
@@ -41,7 +42,7 @@ class FallbackLimits:
 
     def take(self, budgets: Sequence[Budget], cost: Cost, *, may_wait: bool = True) -> Admission:
         """Take of the shared store, or of the own."""
-        if self._may_ask():
+        if self._may_ask(may_wait):
             try:
                 admission = self._shared.take(budgets, cost, may_wait=may_wait)
             except StoreUnavailable:
@@ -53,12 +54,26 @@ class FallbackLimits:
         return self._own.take(budgets, cost, may_wait=may_wait)
 
     def settle(self, admission: Admission, tokens: int, *, may_wait: bool = True) -> None:
-        """Settle where it was taken."""
-        admission.store.settle(admission, tokens, may_wait=may_wait)
+        """Settle where it was taken; what cannot be counts as it was taken."""
+        if admission.store is not self._shared:
+            self._own.settle(admission, tokens, may_wait=may_wait)
+        elif self._may_ask(may_wait):
+            with self._watched():
+                self._shared.settle(admission, tokens, may_wait=may_wait)
 
     def release(self, admission: Admission, *, may_wait: bool = True) -> None:
-        """Release where it was taken."""
-        admission.store.release(admission, may_wait=may_wait)
+        """Release where it was taken; what cannot be runs out."""
+        if admission.store is not self._shared:
+            self._own.release(admission, may_wait=may_wait)
+            return
+        self.forget(admission)
+        if self._may_ask(may_wait):
+            with self._watched():
+                self._shared.release(admission, may_wait=may_wait)
+
+    def forget(self, admission: Admission) -> None:
+        """Let a lease run out."""
+        admission.store.forget(admission)
 
     def tend(self) -> None:
         """Tend both."""
@@ -70,7 +85,14 @@ class FallbackLimits:
         self._own.close()
         self._shared.close()
 
-    def _may_ask(self) -> bool:
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailable:
+            self._rest()
+
+    def _may_ask(self, may_wait: bool) -> bool:
         """Return whether the shared store is to be asked; after a pause, by one caller first."""
         if self._ask_again_at == float("-inf"):
             return True
@@ -78,7 +100,8 @@ class FallbackLimits:
             now_s = self._clock()
             if now_s < self._ask_again_at:
                 return False
-            self._ask_again_at = now_s + PAUSE_S
+            if may_wait:  # else it will be this caller's thread that asks
+                self._ask_again_at = now_s + PAUSE_S
             return True
 
     def _rest(self) -> None:

@@ -13,7 +13,6 @@ from deployments.stores.ids import new_id
 from deployments.stores.limits.admission import Admission, Budget, Busy, Cost
 from deployments.stores.limits.redis_script import RENEW, SETTLE, TAKE
 from deployments.stores.limits.windows import DAY_S, LEASE_S, Used, refused, standing
-from deployments.types.access import LIMITS
 
 TIMEOUT_S = 0.1
 PREFIX = "ragserve:limits:"
@@ -85,12 +84,16 @@ class RedisLimits:
         """Give a lease back."""
         if not admission.lease:
             return
-        self._held.pop(admission.lease, None)
+        self.forget(admission)
         _check(may_wait)
         with _translated(), self._redis.pipeline(transaction=False) as pipeline:
             for budget in admission.budgets:
                 pipeline.zrem(_leases(budget), admission.lease)
             pipeline.execute()
+
+    def forget(self, admission: Admission) -> None:
+        """Let a lease run out."""
+        self._held.pop(admission.lease, None)
 
     def tend(self) -> None:
         """Renew the leases that are held here; Redis itself forgets what is long past."""
@@ -105,7 +108,6 @@ class RedisLimits:
 
 
 LIMITS_OF_SCRIPT = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "max_concurrent")
-assert set(LIMITS_OF_SCRIPT) == set(LIMITS)
 
 
 def _used(found: Any, now_s: float) -> Used:

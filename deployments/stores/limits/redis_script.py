@@ -7,9 +7,11 @@ A subject is a hash with the fields `r:<second>` and `t:<second>` (requests and 
 TAKE = """
 local WINDOW, KEPT_DAYS = 60, 7
 local time = redis.call('TIME')
-local second, ms = tonumber(time[1]), tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+local second = tonumber(time[1])
+local ms = second * 1000 + math.floor(tonumber(time[2]) / 1000)
 local day = math.floor(second / 86400)
-local requests, tokens, lease, lease_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
+local requests, tokens = tonumber(ARGV[1]), tonumber(ARGV[2])
+local lease, lease_ms = ARGV[3], tonumber(ARGV[4])
 local NONE = -1
 local is_refused = 0
 local answer = {0, second, tonumber(time[2])}

@@ -86,10 +86,14 @@ class SqliteLimits:
         """Give a lease back."""
         if not admission.lease:
             return
+        self.forget(admission)
         with self._write(may_wait) as connection:
-            self._held.pop(admission.lease, None)
             rows = [(budget.subject, admission.lease) for budget in admission.budgets]
             connection.executemany("DELETE FROM lease WHERE subject = ? AND id = ?", rows)
+
+    def forget(self, admission: Admission) -> None:
+        """Let a lease run out."""
+        self._held.pop(admission.lease, None)
 
     def tend(self) -> None:
         """Renew the leases that are held here, and forget what is long past."""
