@@ -47,7 +47,7 @@ class RedisLimits:
         _check(may_wait)
         lease = new_id("lease") if cost.is_leased else ""
         keys = [key for budget in budgets for key in (_hash(budget), _leases(budget))]
-        given = [cost.requests, cost.tokens, lease, LEASE_MS]
+        given: list[str | int] = [cost.requests, cost.tokens, lease, LEASE_MS]
         for budget in budgets:
             limits = (getattr(budget.limits, name) for name in LIMITS_OF_SCRIPT)
             given += [NO_LIMIT if limit is None else limit for limit in limits]
