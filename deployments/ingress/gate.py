@@ -134,9 +134,8 @@ class Gate:
 
 
 async def _settle(ticket: Ticket, exchange: Exchange) -> None:
-    closing = ticket.close(exchange.status)
-    if closing is not None:
-        await asyncio.wrap_future(closing)
+    for end in ticket.close(exchange.status):
+        await asyncio.wrap_future(end)
 
 
 async def _refuse(error: RagError, exchange: Exchange, scope: Scope) -> None:

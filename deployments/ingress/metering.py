@@ -161,15 +161,15 @@ class Ticket:
         """Say what the request did cost."""
         self._measured = (self._measured or 0) + tokens
 
-    def close(self, status: int) -> Future[None] | None:
-        """Give back what is not used; the future, if any, is done when that has happened."""
+    def close(self, status: int) -> list[Future[None]]:
+        """Give back what is not used; that has happened once all futures are done."""
         entry, reserved, self._entry, self._reserved = self._entry, self._reserved, None, None
-        settling = releasing = None
+        ends: list[Future[None] | None] = []
         if reserved is not None and (tokens := self._used(status)) is not None:
-            settling = self._meter.settle(reserved, tokens)
+            ends.append(self._meter.settle(reserved, tokens))
         if entry is not None:
-            releasing = self._meter.release(entry)
-        return releasing or settling
+            ends.append(self._meter.release(entry))
+        return [end for end in ends if end is not None]
 
     def _used(self, status: int) -> int | None:
         """Return the tokens that count; None: those that were reserved, for nobody knows better."""

@@ -77,8 +77,10 @@ class FallbackLimits:
 
     def tend(self) -> None:
         """Tend both."""
+        if self._may_ask(may_wait=True):
+            with self._watched():
+                self._shared.tend()
         self._own.tend()
-        self._shared.tend()
 
     def close(self) -> None:
         """Close both."""

@@ -38,6 +38,11 @@ class LimitsFile:
         self._connection: sqlite3.Connection | None = None
         self._inode = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Return whether anything has been counted here since it was closed."""
+        return self._connection is not None
+
     def connection(self) -> sqlite3.Connection:
         """Return a connection to the file that is there now; others may have replaced it."""
         try:
@@ -55,8 +60,7 @@ class LimitsFile:
         log.error("the file of the limits is damaged; they begin anew")
         with self._locked():
             if self._path.exists() and self._path.stat().st_ino == self._inode:
-                for suffix in ("", "-wal", "-shm"):
-                    self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+                self._remove()
             self._open()
 
     def close(self) -> None:
@@ -74,11 +78,14 @@ class LimitsFile:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            for suffix in ("", "-wal", "-shm"):
-                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+            self._remove()
             create_private_file(self._path)
             self._connection = self._connected()
         self._inode = self._path.stat().st_ino
+
+    def _remove(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 
     def _connected(self) -> sqlite3.Connection:
         connection = sqlite3.connect(

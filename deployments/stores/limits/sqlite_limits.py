@@ -97,6 +97,8 @@ class SqliteLimits:
 
     def tend(self) -> None:
         """Renew the leases that are held here, and forget what is long past."""
+        if not self._file.is_open:
+            return
         with self._write(may_wait=True) as connection:
             now_s, day = self._clock(), int(self._wall_clock() // DAY_S)
             rows = [

@@ -13,8 +13,11 @@ from deployments.ingress.metering import Meter
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.rate_headers import duration
 from deployments.stores.limits.admission import Budget, Cost
+from deployments.stores.limits.fallback import FallbackLimits
+from deployments.stores.limits.redis_limits import RedisLimits
 from deployments.stores.limits.sqlite_limits import SqliteLimits
 from deployments.types.access import Grants, Limits
+from tests.servers.redis_server import running_redis
 from tests.unit.ingress.conftest import (
     AUTH,
     OPERATOR,
@@ -321,3 +324,27 @@ async def test_client_that_leaves_while_it_is_counted_holds_nothing(
     async with asyncio.timeout(5):
         while limits._file._connection is None or limits._held or leases(limits):
             await asyncio.sleep(0.01)
+
+
+async def test_redis_counts_for_the_gate_and_may_go_away(
+    graph: FakeGraph, metrics: Metrics, limits: SqliteLimits
+) -> None:
+    args = IngressArgs(key_limits={"max_concurrent": 1, "tokens_per_minute": 100})
+    with running_redis() as server:
+        shared = RedisLimits(server.url, timeout_s=10)
+        store = FallbackLimits(shared, limits, on_fallback=metrics.count_fallback)
+        app = build_app(graph, FakeKeys(), args, extract=extract, metrics=metrics, limits=store)
+        async with in_process(app) as client:
+            for _ in range(5):  # one after another: each has given its lease back at its end
+                response = await client.post(CHAT, json=SMALL)
+                assert response.status_code == 200
+            used = response.json()["usage"]["total_tokens"]
+            left = 100 - 4 * used - 14
+            assert response.headers["x-ratelimit-remaining-tokens"] == str(left)
+            assert b"ragserve_limits_fallbacks_total 0.0" in metrics.text()
+            server.kill()
+            response = await client.post(CHAT, json=SMALL)
+            assert response.status_code == 200
+            assert response.headers["x-ratelimit-remaining-tokens"] == "86"
+            assert b"ragserve_limits_fallbacks_total 2.0" in metrics.text()
+    shared.close()
