@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from deployments.errors import StoreUnavailable
-from deployments.stores.limits.admission import Admission, Budget, Cost, LimitStore
+from deployments.stores.limits.admission import Admission, Budget, Cost, Exceeded, LimitStore
 
 PAUSE_S = 1.0
 """For how long nobody asks a store that did not answer."""
@@ -43,15 +43,15 @@ class FallbackLimits:
     def take(self, budgets: Sequence[Budget], cost: Cost, *, may_wait: bool = True) -> Admission:
         """Take of the shared store, or of the own."""
         if self._may_ask(may_wait):
-            try:
-                admission = self._shared.take(budgets, cost, may_wait=may_wait)
-            except StoreUnavailable:
-                self._rest()
-            else:
-                self._ask_again_at = float("-inf")
-                return admission
+            with self._watched():
+                return self._taken_of_shared(budgets, cost, may_wait)
+        try:
+            admission = self._own.take(budgets, cost, may_wait=may_wait)
+        except Exceeded:
+            self.on_fallback()
+            raise
         self.on_fallback()
-        return self._own.take(budgets, cost, may_wait=may_wait)
+        return admission
 
     def settle(self, admission: Admission, tokens: int, *, may_wait: bool = True) -> None:
         """Settle where it was taken; what cannot be counts as it was taken."""
@@ -86,6 +86,15 @@ class FallbackLimits:
         """Close both."""
         self._own.close()
         self._shared.close()
+
+    def _taken_of_shared(self, budgets: Sequence[Budget], cost: Cost, may_wait: bool) -> Admission:
+        try:
+            admission = self._shared.take(budgets, cost, may_wait=may_wait)
+        except Exceeded:
+            self._ask_again_at = float("-inf")  # it is an answer
+            raise
+        self._ask_again_at = float("-inf")
+        return admission
 
     @contextmanager
     def _watched(self) -> Iterator[None]:

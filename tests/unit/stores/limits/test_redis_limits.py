@@ -191,7 +191,12 @@ def test_fallback_keeps_limits_while_redis_is_away(
         clock.now_s += 1.5
         with pytest.raises(Busy):
             store.take(budgets, LEASE, may_wait=False)
-        assert store.take(budgets, LEASE).store is shared
+        one = of(max_concurrent=1)
+        assert store.take(one, LEASE).store is shared
+        clock.now_s += 1.5
+        for _ in range(3):  # a refusal is an answer, too
+            with pytest.raises(Exceeded):
+                store.take(one, LEASE)
         store.close()
 
 
