@@ -5,6 +5,8 @@ PYTHON ?= python3.11
 VENV ?= .venv
 CONFIG ?= serve_config.yaml
 PYTEST_ARGS ?=
+# Processes that share the unit tests out; `WORKERS=0` for a debugger.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -68,7 +70,7 @@ servers: ## Install PostgreSQL and a C compiler for the tests, where missing
 	@tests/servers/install
 
 test-unit: install-dev servers ## Tests without a cluster
-	$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+	$(BIN)/pytest tests/unit -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test-integration: install-dev ## Tests on a real local Ray with fake engines
 	$(BIN)/pytest tests/integration $(PYTEST_ARGS)

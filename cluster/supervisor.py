@@ -19,7 +19,7 @@ from uuid import uuid4
 import httpx
 
 from cluster.detach import python_path
-from cluster.edge import Edge, EdgeOptions
+from cluster.edge import Edge, EdgeOptions, EdgeTls
 from cluster.errors import OperatorError
 from cluster.ports import LOOPBACK, free_ports
 from cluster.processes import end_survivors
@@ -54,6 +54,7 @@ class Plan:
     host: str
     port: int
     mode: ServeMode
+    tls: EdgeTls | None = None
 
     @property
     def url(self) -> str:
@@ -82,6 +83,7 @@ class Supervisor:
                 serve_address=f"{LOOPBACK}:{self._serve_port}",
                 folder=plan.state.edge,
                 log=plan.state.logs / "edge.log",
+                tls=plan.tls,
                 secret=edge_secret(plan.state.path),
             ),
             self._env,
@@ -170,6 +172,13 @@ class Supervisor:
         except OperatorError as error:
             self._view.warn(str(error))
 
+    def _renew_certificate(self) -> None:
+        try:
+            if self._edge.renew():
+                self._view.step("the edge shows a new certificate")
+        except OperatorError as error:
+            self._view.warn(f"{error}; the edge goes on with the old certificate")
+
     def _watch(self) -> None:
         restarts: list[float] = []
         while True:
@@ -179,6 +188,7 @@ class Supervisor:
                 self._sync_targets()
             if time.monotonic() - self._synced_at > SYNC_PERIOD_S:
                 self._sync_targets()
+                self._renew_certificate()
             if self._head is None or self._head.child.poll() is None:
                 continue
             now = time.monotonic()

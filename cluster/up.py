@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 
 from cluster.bootstrap import prepare_database
+from cluster.certificates import KeyPair, trial_pair
 from cluster.detach import run_detached
+from cluster.edge import EdgeTls
 from cluster.errors import OperatorError
 from cluster.ports import LOOPBACK, check_free
 from cluster.run_record import read_record
@@ -31,6 +33,28 @@ def up(
     serve_mode: Annotated[
         ServeMode, typer.Option(envvar="RAGSERVE_SERVE_MODE", help="How Serve moves requests.")
     ] = ServeMode.DIRECT,
+    tls: Annotated[
+        bool, typer.Option("--tls", envvar="RAGSERVE_TLS", help="Serve HTTPS, too, on port 8443.")
+    ] = False,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="RAGSERVE_TLS_CERT", help="Chain in PEM; without it one is made for a trial."
+        ),
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(envvar="RAGSERVE_TLS_KEY", help="Its private key, in PEM.")
+    ] = None,
+    tls_client_ca: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="RAGSERVE_TLS_CLIENT_CA", help="Who signs the certificates clients must show."
+        ),
+    ] = None,
+    tls_redirect: Annotated[
+        bool,
+        typer.Option("--tls-redirect", envvar="RAGSERVE_TLS_REDIRECT", help="HTTP leads to HTTPS."),
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return once it is ready; `down` ends it.")
     ] = False,
@@ -41,6 +65,8 @@ def up(
       ragserve up
       ragserve up --detach
       RAGSERVE_HTTP_PORT=9090 ragserve up configs/gpu.yaml --host 0.0.0.0
+      ragserve up --tls
+      ragserve up --tls --tls-cert site.crt --tls-key site.key --tls-redirect --host 0.0.0.0
     """
     settings = Settings()
     state = StateFolder(settings.state_path)
@@ -49,15 +75,41 @@ def up(
     state.prepare()
     _refuse_if_up(state)
     check_free(host, settings.http_port)
+    edge_tls = None
+    if tls:
+        check_free(host, settings.https_port)
+        pair = _pair(tls_cert, tls_key) or trial_pair(state.path / "tls", host)
+        pair.pem()  # what is wrong with it is told before anything starts
+        edge_tls = EdgeTls(pair, settings.https_port, tls_client_ca, tls_redirect)
+    elif tls_cert or tls_key or tls_client_ca or tls_redirect:
+        raise OperatorError("these options are for HTTPS: add --tls")
     if detach:
-        url = run_detached(state, [str(path), "--host", host, "--serve-mode", serve_mode.value])
+        options = ["--host", host, "--serve-mode", serve_mode.value]
+        url = run_detached(state, [str(path), *options, *_tls_options(edge_tls)])
         welcome(console, url, state)
         return
-    plan = Plan(state, path, load_config(path), host, settings.http_port, serve_mode)
+    config_ = load_config(path)
+    plan = Plan(state, path, config_, host, settings.http_port, serve_mode, edge_tls)
     with exclusive(state) as is_ours:
         if not is_ours:
             _refuse_if_up(state)
         _in_foreground(plan, settings, console)
+
+
+def _pair(certificate: Path | None, key: Path | None) -> KeyPair | None:
+    if (certificate is None) != (key is None):
+        raise OperatorError("a certificate and its key come together: --tls-cert and --tls-key")
+    if certificate is None or key is None:
+        return None
+    return KeyPair(certificate.resolve(), key.resolve())
+
+
+def _tls_options(tls: EdgeTls | None) -> list[str]:
+    if tls is None:
+        return []
+    pair = ["--tls-cert", str(tls.pair.certificate), "--tls-key", str(tls.pair.key)]
+    ca = ["--tls-client-ca", str(tls.client_ca.resolve())] if tls.client_ca else []
+    return ["--tls", *pair, *ca, *(["--tls-redirect"] if tls.is_redirected else [])]
 
 
 def _default_beside_package(config: Path) -> Path:

@@ -237,6 +237,11 @@ class IngressArgs(Args):
     assumed_max_tokens: int = Field(
         default=512, ge=1, description="of an answer whose request does not say, until it is there"
     )
+    second_factor: Literal["required", "enrolled"] = Field(
+        default="required",
+        description="what can hurt asks for a one-time code: of every key, or of those that have "
+        "a second factor",
+    )
 
 
 class Settings(BaseSettings):
@@ -246,6 +251,7 @@ class Settings(BaseSettings):
 
     state_dir: Path = Path("~/.local/state/ragserve")
     http_port: int = Field(default=8080, ge=1, le=65535)
+    https_port: int = Field(default=8443, ge=1, le=65535)
     database_url: str = ""
     redis_url: str = Field(
         default="", description="where limits are counted; empty: in the state folder of each host"

@@ -52,6 +52,18 @@ class Forbidden(RagError):
     status = 403
 
 
+class SecondFactorRequired(Forbidden):
+    """What was asked can hurt: a one-time code has to come with it."""
+
+    code = "second_factor_required"
+
+
+class SecondFactorInvalid(Forbidden):
+    """The one-time code is wrong, or was used already."""
+
+    code = "second_factor_invalid"
+
+
 class NotFound(RagError):
     """The named thing does not exist or is not visible to this key."""
 
@@ -99,6 +111,13 @@ class Conflict(RagError):
     status = 409
 
 
+class IdempotencyMismatch(InvalidRequest):
+    """An `Idempotency-Key` came with another request than the first time."""
+
+    code = "idempotency_mismatch"
+    status = 422
+
+
 class PayloadTooLarge(InvalidRequest):
     """The body, or one document in it, is larger than the configured limit."""
 
@@ -126,6 +145,12 @@ class RateLimited(RagError):
     code = "rate_limit_exceeded"
     status = 429
     retryable = True
+
+
+class SecondFactorLocked(RateLimited):
+    """Too many one-time codes were wrong."""
+
+    code = "second_factor_locked"
 
 
 class EngineFailed(RagError):

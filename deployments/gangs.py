@@ -16,9 +16,10 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from deployments.config import GeneratorArgs
 from deployments.engines.generation.base import GenerationEngine
 from deployments.engines.generation.deepspeed.engine import DeepSpeedEngine
-from deployments.engines.generation.deepspeed.local import LOOPBACK, free_port
-from deployments.engines.generation.deepspeed.ranks import ModelFacts, Orders, Outcome, Place
+from deployments.engines.generation.deepspeed.local import free_port
+from deployments.engines.generation.deepspeed.ranks import ModelFacts, Orders, Outcome
 from deployments.errors import EngineFailed
+from deployments.types.seats import Seat, meeting_address, seats_of
 
 PLACEMENT_TIMEOUT_S = 120.0
 """How long a gang waits for its CPUs or GPUs; a cluster that grows needs some of it."""
@@ -36,11 +37,11 @@ class RankActor:
         """Return a port of this node that is free now."""
         return free_port(address)
 
-    def load(self, args: GeneratorArgs, place: Place) -> ModelFacts:
+    def load(self, args: GeneratorArgs, seat: Seat) -> ModelFacts:
         """Load this rank's part of the model; the libraries are loaded here and nowhere else."""
         from deployments.engines.generation.deepspeed.rank import Rank
 
-        self._rank = Rank(args, place)
+        self._rank = Rank(args, seat)
         return self._rank.facts
 
     def step(self, orders: Orders) -> Outcome | None:
@@ -71,15 +72,15 @@ class RayRanks:
         return {"CPU": 1.0} if self._args.device == "cpu" else {"CPU": 1.0, "GPU": 1.0}
 
     async def start(self) -> ModelFacts:
-        """Place the actors and wait until all have loaded; raises EngineFailed."""
+        """Seat the actors and wait until all have loaded; raises EngineFailed."""
         size = self._args.tensor_parallel
         group, first = await self._group()
         self._actors = [self._actor(group, first + rank) for rank in range(size)]
-        places = await self._places()
+        seats = await self._seats()
         facts = await _answers(
             [
-                actor.load.remote(self._args, place)
-                for actor, place in zip(self._actors, places, strict=True)
+                actor.load.remote(self._args, seat)
+                for actor, seat in zip(self._actors, seats, strict=True)
             ]
         )
         if len(set(facts)) > 1:
@@ -110,25 +111,11 @@ class RayRanks:
             .remote()
         )
 
-    async def _places(self) -> list[Place]:
-        """Return each rank's place; those of one node are counted, and meet on loopback."""
+    async def _seats(self) -> list[Seat]:
         hosts = await _answers([actor.host.remote() for actor in self._actors])
-        nodes = [node for node, _ in hosts]
-        address = LOOPBACK if len(set(nodes)) == 1 else hosts[0][1]
+        address = meeting_address(hosts)
         [port] = await _answers([self._actors[0].free_port.remote(address)])
-        return [
-            Place(
-                rank=rank,
-                size=len(nodes),
-                local_rank=nodes[:rank].count(node),
-                num_local=nodes.count(node),
-                address=address,
-                port=port,
-                # Ray shows each actor its own GPU and no other.
-                device="cpu" if self._args.device == "cpu" else "cuda:0",
-            )
-            for rank, node in enumerate(nodes)
-        ]
+        return seats_of(hosts, address, port, is_on_gpu=self._args.device != "cpu")
 
     async def step(self, orders: Orders) -> Outcome:
         """Let every rank compute one step; raises EngineFailed."""

@@ -20,6 +20,7 @@ from deployments.config import ModelsArgs
 from deployments.errors import StoreUnavailable
 from deployments.types import ModelState
 from graphs.model_app import PREFIX, app_name, build_model
+from graphs.specs import check_files
 
 OUR_ERROR = re.compile(r"^(?:deployments\.errors\.)\w+: (.+)$", re.MULTILINE)
 """What a replica raised, where it was an error of ours: those messages hold no secrets."""
@@ -105,7 +106,12 @@ class ServeApps:
         }
 
     async def deploy(self, state: ModelState) -> None:
-        """Have a model's application run; InvalidRequest where its arguments are none."""
+        """Have a model's application run.
+
+        Raises:
+            InvalidRequest: its arguments are none, or its files may not be read any more.
+        """
+        await asyncio.to_thread(check_files, state.spec, self._args)
         app = build_model(state, self._args)
         target = serve.RunTarget(target=app, name=app_name(state), route_prefix=None)
         await asked(

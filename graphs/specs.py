@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deployments.config import ModelsArgs
 from deployments.engines.inspection.files import ModelFiles, inspect
-from deployments.engines.inspection.source import find_source, is_trusted
+from deployments.engines.inspection.source import HUB, find_source, is_trusted
 from deployments.engines.weights import EMBEDDED
 from deployments.types import LoadOrder, ModelSpec
 from graphs.capabilities import device_of, engine_of, precision_of, refused
@@ -54,6 +54,24 @@ def spec_of(order: LoadOrder, gpus: int, args: ModelsArgs) -> ModelSpec:
         args_of(spec)
         return spec
     return dataclasses.replace(spec, memory_bytes=memory_of(spec, files, has_bf16=has_bf16()))
+
+
+def check_files(spec: ModelSpec, args: ModelsArgs) -> None:
+    """Check again, before replicas start, that a model's files are allowed and what they were.
+
+    The configuration and the files may have changed since it was loaded. What a hub gave is not
+    asked for again: the hub need not be reachable. Blocks.
+
+    Raises:
+        InvalidRequest: the source is not allowed any more, or leads elsewhere.
+        UnreadableModel: the files are damaged, or others.
+    """
+    if spec.engine == FAKE or spec.source.startswith(HUB):
+        return
+    weights = find_source(spec.source, args, digest=spec.sha256)
+    files = inspect(weights, is_trusted=is_trusted(weights, args))
+    if _location(spec.source, files) != spec.location:
+        raise refused("the source leads elsewhere since the model was loaded", "source")
 
 
 def order_of(spec: ModelSpec) -> LoadOrder:

@@ -5,10 +5,8 @@ trainer, which needs pandas; that would load into every process that has pyarrow
 """
 
 import asyncio
-import dataclasses
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,21 +18,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from deployments.config import TuningArgs
 from deployments.errors import EngineFailed, RagError
 from deployments.types import TuningSpec
-
-LOOPBACK = "127.0.0.1"
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """A worker's `Place`, in a process that does not load what computes."""
-
-    rank: int
-    size: int
-    local_rank: int
-    num_local: int
-    address: str
-    port: int
-    device: str
+from deployments.types.seats import Seat, meeting_address, seats_of
 
 
 class Gang(Protocol):
@@ -84,13 +68,11 @@ class WorkerActor:
 
     def load(self, spec: TuningSpec, seat: Seat, folder: Path) -> int:
         """Load, and return the steps that were done before."""
-        from deployments.engines.generation.deepspeed.ranks import Place
         from deployments.tuning.material import read_material
         from deployments.tuning.worker import Worker
 
-        place = Place(**dataclasses.asdict(seat))
         material = read_material(folder / "material.json")
-        self._worker = Worker(spec, place, material, folder / "checkpoints")
+        self._worker = Worker(spec, seat, material, folder / "checkpoints")
         return self._worker.step_number
 
     def step(self) -> float:
@@ -194,25 +176,12 @@ class RayGang:
         ]
 
     async def _seats(self) -> list[Seat]:
-        """Return each worker's seat; those of one node meet on loopback."""
         hosts = await self._all("host")
-        nodes = [node for node, _ in hosts]
-        address = LOOPBACK if len(set(nodes)) == 1 else hosts[0][1]
+        address = meeting_address(hosts)
         [port] = await _answers(
             [self._actors[0].free_port.remote(address)], self._args.start_timeout_s
         )
-        return [
-            Seat(
-                rank=rank,
-                size=len(nodes),
-                local_rank=nodes[:rank].count(node),
-                num_local=nodes.count(node),
-                address=address,
-                port=port,
-                device="cuda:0" if self._spec.device == "cuda" else "cpu",
-            )
-            for rank, node in enumerate(nodes)
-        ]
+        return seats_of(hosts, address, port, is_on_gpu=self._spec.device == "cuda")
 
     async def _all(self, method: str, *args: Any) -> list[Any]:
         calls = [getattr(actor, method).remote(*args) for actor in self._actors]

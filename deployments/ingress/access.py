@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from deployments.errors import Forbidden
+from deployments.ingress.idempotency import Idempotency
 from deployments.types.access import Scope
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -40,10 +41,29 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     "deleteTuning": "finetune",
     **dict.fromkeys(("listModels", "retrieveModel"), ANY_KEY),
     "metrics": "metrics",
+    **dict.fromkeys(("enrollTotp", "confirmTotp", "getTotp", "removeTotp"), ANY_KEY),
     **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
     **dict.fromkeys(("health", "ready"), PUBLIC),
 }
 """By the operation's id in the OpenAPI description."""
+
+
+SENSITIVE: Final = frozenset(
+    {
+        *("createKey", "rotateKey", "revokeKey", "removeTotp"),
+        *("erase", "finetuneModel", "deleteTuning"),
+    }
+)
+"""Operations that ask for a second factor; and `unloadModel`, if it takes what an alias names."""
+
+
+CREATING: Final = frozenset(
+    {
+        *("createCollection", "index", "import", "export", "erase"),
+        *("loadModel", "finetuneModel", "createKey", "rotateKey"),
+    }
+)
+"""Operations that happen once for an `Idempotency-Key`."""
 
 
 class GuardedRoute(APIRoute):
@@ -60,6 +80,8 @@ class GuardedRoute(APIRoute):
     def get_route_handler(self) -> Handler:
         """Return what answers; it raises Forbidden before anything is read."""
         answer, rule = super().get_route_handler(), self._rule
+        if self.operation_id in CREATING:
+            answer = _once(answer, self.operation_id)
         if isinstance(rule, Rule):
             return answer
 
@@ -71,6 +93,14 @@ class GuardedRoute(APIRoute):
             return await answer(request)
 
         return checked
+
+
+def _once(answer: Handler, operation: str) -> Handler:
+    async def once(request: Request) -> Response:
+        idempotency: Idempotency = request.app.state.idempotency
+        return await idempotency.answer(request, operation, answer)
+
+    return once
 
 
 def guarded(**options: Any) -> APIRouter:

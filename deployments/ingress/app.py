@@ -19,6 +19,7 @@ from deployments.ingress.errors import from_http_exception, from_parameters
 from deployments.ingress.failure import failure_of
 from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
+from deployments.ingress.idempotency import Idempotency
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.native.clean import clean_router
 from deployments.ingress.native.collections import collections_router
@@ -29,6 +30,7 @@ from deployments.ingress.native.inference import inference_router
 from deployments.ingress.native.keys import keys_router
 from deployments.ingress.native.models import model_states_router
 from deployments.ingress.native.operations import operations_router
+from deployments.ingress.native.second_factors import second_factors_router
 from deployments.ingress.native.stored import documents_router
 from deployments.ingress.native.transfer import transfer_router
 from deployments.ingress.openai.chat import chat_router
@@ -37,8 +39,10 @@ from deployments.ingress.openai.embeddings import embeddings_router
 from deployments.ingress.openai.models import models_router
 from deployments.ingress.openapi import openapi_of
 from deployments.ingress.rerank.routes import rerank_router
+from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
 from deployments.stores.limits.admission import LimitStore
+from deployments.stores.replays import Replays
 
 DESCRIPTION = (
     "Self-hosted, retrieval-augmented model serving. Every collection is also a model, "
@@ -61,6 +65,7 @@ ROUTERS = (
     finetune_router,
     models_router,
     keys_router,
+    second_factors_router,
     operations_router,
 )
 
@@ -71,6 +76,8 @@ def build_app(
     args: IngressArgs,
     *,
     extract: Extract,
+    factors: Factors,
+    replays: Replays,
     metrics: Metrics | None = None,
     metrics_source: MetricsSource | None = None,
     edge_secret: str = "",
@@ -84,6 +91,8 @@ def build_app(
         keys: checks bearer keys, and makes them.
         args: limits of every request.
         extract: turns uploaded files into text.
+        replays: keeps answers to requests that happen once.
+        factors: keeps the keys' second factors.
         metrics: where this process counts; by default a registry of its own.
         metrics_source: what `GET /v1/metrics` shows; by default this process's own counters.
         edge_secret: what the edge proves itself with; empty: there is none.
@@ -96,8 +105,12 @@ def build_app(
     async def own_metrics() -> bytes:
         return own.text()
 
-    services = Services(graph, args, metrics, extract, metrics_source or own_metrics, keys)
+    second_factor = SecondFactorCheck(factors, args.second_factor)
+    services = Services(
+        graph, args, metrics, extract, metrics_source or own_metrics, keys, second_factor
+    )
     app = _routes(services)
+    app.state.idempotency = Idempotency(replays, args.request_timeout_s)
     _map_errors(app)
     return Gate(
         app,

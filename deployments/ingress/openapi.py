@@ -20,6 +20,7 @@ from deployments.ingress.schemas import (
     model_states,
     receipts,
     responses,
+    second_factors,
     stored,
     transfer,
     tuning_states,
@@ -38,6 +39,7 @@ from deployments.ingress.schemas.openai import ChatCompletionRequest, Completion
 from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
 from deployments.ingress.schemas.responses import ErrorResponse
 from deployments.ingress.schemas.search import SearchBody
+from deployments.ingress.schemas.second_factors import ConfirmFactor
 from deployments.ingress.schemas.transfer import ExportRequest, ImportRequest
 from deployments.ingress.schemas.tunings import FinetuneModel
 
@@ -45,6 +47,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ChatCompletionRequest,
     CleanRequest,
     CompletionRequest,
+    ConfirmFactor,
     CreateCollection,
     CreateKey,
     DifyRetrieval,
@@ -75,6 +78,7 @@ ANSWERS: tuple[type[BaseModel], ...] = tuple(
         model_states,
         receipts,
         responses,
+        second_factors,
         stored,
         transfer,
         tuning_states,

@@ -20,9 +20,13 @@ from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.second_factor import ThreadedFactors
+from deployments.stores.database import Database
 from deployments.stores.keys import open_keys
 from deployments.stores.limits.opening import open_limits
 from deployments.stores.pepper import edge_secret
+from deployments.stores.replays import Replays
+from deployments.stores.second_factors import SecondFactors
 from deployments.types import (
     AnswerEvent,
     Document,
@@ -50,8 +54,12 @@ class Ingress:
         self._args = args
         self._graph = graph_factory(*graph_args, **handles)
         self._metrics = Metrics()
-        self._keys = ThreadedKeys(open_keys(Settings()))
-        self._limits = open_limits(Settings(), on_fallback=self._metrics.count_fallback)
+        settings = Settings()
+        self._keys = ThreadedKeys(open_keys(settings))
+        self._limits = open_limits(settings, on_fallback=self._metrics.count_fallback)
+        database = Database(settings.database, pool_size=1)
+        self._replays = Replays(database, settings.state_path)
+        self._factors = ThreadedFactors(SecondFactors(database, settings.state_path))
 
     def __serve_build_asgi_app__(self) -> App:
         """Return the application; Serve calls this once, after the constructor."""
@@ -60,6 +68,8 @@ class Ingress:
             self._keys,
             self._args,
             extract=extract_in_child,
+            factors=self._factors,
+            replays=self._replays,
             metrics=self._metrics,
             metrics_source=self._cluster_metrics,
             edge_secret=edge_secret(Settings().state_path),

@@ -31,6 +31,7 @@ from deployments.ingress.key_graph import KeyGraph
 from deployments.ingress.metering import Ticket, estimated
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.schemas.sampling import RetrievalOptions
+from deployments.ingress.second_factor import SecondFactorCheck
 from deployments.ingress.sse import Encoder, EventStream
 from deployments.ingress.tenant_graph import TenantGraph
 from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
@@ -98,6 +99,7 @@ class Services:
     extract: Extract
     metrics_source: MetricsSource
     keys: KeyAdmin
+    second_factor: SecondFactorCheck
 
     def graph_of(self, request: Request) -> TenantGraph:
         """Return the graph as the request's key sees it."""

@@ -48,6 +48,25 @@ metadata = MetaData(
     }
 )
 
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("request", String(40), nullable=False),
+    Column("began_at", BigInteger, nullable=False, index=True),
+    Column("answer", LargeBinary),
+)
+second_factors = Table(
+    "second_factors",
+    metadata,
+    Column("key_id", String(40), primary_key=True),
+    Column("secret", LargeBinary, nullable=False),
+    Column("is_confirmed", Boolean, nullable=False),
+    Column("last_step", BigInteger, nullable=False),
+    Column("num_failures", Integer, nullable=False),
+    Column("locked_until", BigInteger, nullable=False),
+    Column("recovery", JSON, nullable=False),
+)
 keys = Table(
     "keys",
     metadata,

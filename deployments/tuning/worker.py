@@ -18,7 +18,6 @@ import torch
 from torch import distributed
 
 from deployments.engines.generation.deepspeed.model import MEETING_TIMEOUT_S, join
-from deployments.engines.generation.deepspeed.ranks import Place
 from deployments.engines.generation.transformers.loading import read
 from deployments.tuning import checkpoints
 from deployments.tuning.adapter import (
@@ -32,6 +31,7 @@ from deployments.tuning.batches import Batch, batch_of, chosen, learning_rate
 from deployments.tuning.encoding import IGNORED, Encoded
 from deployments.tuning.material import Material
 from deployments.types import TuningSpec
+from deployments.types.seats import Seat
 
 NICENESS = 10
 """On processors that also answer requests, those go first."""
@@ -43,16 +43,16 @@ class Worker:
     All methods must be called from the thread that built it.
     """
 
-    def __init__(self, spec: TuningSpec, place: Place, material: Material, folder: Path) -> None:
+    def __init__(self, spec: TuningSpec, seat: Seat, material: Material, folder: Path) -> None:
         """Load.
 
         Args:
             spec: what to train.
-            place: which worker this is, and where all of them meet.
+            seat: which worker this is, and where all of them meet.
             material: the encoded examples.
             folder: where checkpoints are; the same for all workers.
         """
-        self._spec, self._place, self._material = spec, place, material
+        self._spec, self._seat, self._material = spec, seat, material
         self._folder = folder
         self._prepare_process()
         torch.manual_seed(spec.training.seed)
@@ -63,13 +63,13 @@ class Worker:
         self.step_number = self._resumed()
 
     def _prepare_process(self) -> None:
-        is_cpu, place = self._spec.device == "cpu", self._place
+        is_cpu, seat = self._spec.device == "cpu", self._seat
         cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(self._spec.training.num_threads or max(1, cores // place.num_local))
+        torch.set_num_threads(self._spec.training.num_threads or max(1, cores // seat.num_local))
         if is_cpu:
             os.nice(max(0, NICENESS - os.nice(0)))
-        join(place)
-        if place.size == 1:
+        join(seat)
+        if seat.size == 1:
             distributed.init_process_group(
                 "gloo" if is_cpu else "nccl",
                 store=distributed.HashStore(),  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ class Worker:
             group["lr"] = rate
         self._engine.train()
         loss = self._loss(batch)
-        self._engine.backward(loss * self._place.size)  # DeepSpeed takes the workers' mean
+        self._engine.backward(loss * self._seat.size)  # DeepSpeed takes the workers' mean
         self._engine.step()
         self.step_number += 1
         return self._summed(loss)
@@ -132,7 +132,7 @@ class Worker:
 
     def save(self) -> None:
         """Write a checkpoint; it is there once it is whole."""
-        checkpoints.save(self._engine, self._folder, self.step_number, self._place.rank)
+        checkpoints.save(self._engine, self._folder, self.step_number, self._seat.rank)
 
     def write(self, folder: Path) -> None:
         """Have the first worker write the adapter's folder; the others give their parts."""
@@ -142,14 +142,14 @@ class Worker:
         parameters = parameters_of(model) if self._spec.training.zero_stage == 3 else []
         with deepspeed.zero.GatheredParameters(parameters):
             weights = weights_of(model)
-        if self._place.rank == 0:
+        if self._seat.rank == 0:
             write_adapter(model, weights, folder)
 
     def _resumed(self) -> int:
         return checkpoints.load(self._engine, self._folder)
 
     def _batch(self, examples: Sequence[Encoded]) -> Batch:
-        return batch_of(examples, self._place.rank, self._place.size)
+        return batch_of(examples, self._seat.rank, self._seat.size)
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         """Return this worker's part of the mean loss over all workers' tokens, with its graph."""

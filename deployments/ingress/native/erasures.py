@@ -30,6 +30,7 @@ def erasures_router(services: Services) -> APIRouter:
         """
         body = await services.read(request, EraseRequest)
         graph = services.graph_of(request)
+        await services.second_factor.pass_(request)
         erasure = await graph.erase(body.scope(), wait_s=body.wait_s, timeout_s=timeout_s)
         return _receipt(erasure)
 

@@ -51,7 +51,9 @@ def finetune_router(services: Services) -> APIRouter:
         """
         graph = services.graph_of(request)
         body = await read_body(services, request, FinetuneModel, _from_form)
-        return _answer(await graph.begin_tuning(body.order()))
+        order = body.order()
+        await services.second_factor.pass_(request)
+        return _answer(await graph.begin_tuning(order))
 
     @router.get(PATH, **describe("listTunings", None, TuningList))
     async def list_tunings(request: Request, limit: Limit = 20, after: After = "") -> Response:
@@ -76,6 +78,7 @@ def finetune_router(services: Services) -> APIRouter:
         409 while a model that is loaded, or another tuning, uses the version.
         """
         graph = services.graph_of(request)
+        await services.second_factor.pass_(request)
         await graph.delete_tuning(tuning_id)
         return json_response({"id": tuning_id, "deleted": True})
 

@@ -46,6 +46,7 @@ def keys_router(services: Services) -> APIRouter:
             raise Forbidden("only an admin's key makes admins, or keys of other tenants")
         if not caller.is_admin and not grants.within(caller.grants):
             raise Forbidden("a key gives no more away than it covers itself")
+        await services.second_factor.pass_(request)
         made = await services.keys.create(
             body.name,
             is_admin=body.admin,
@@ -77,6 +78,7 @@ def keys_router(services: Services) -> APIRouter:
         """Make a key that covers the same; the old one works for `overlap_s` more seconds."""
         body = await services.read(request, RotateKey)
         await _own(services, request, key_id)
+        await services.second_factor.pass_(request)
         made = await services.keys.rotate(key_id, overlap_s=body.overlap_s)
         return json_response(_new(*made), 201)
 
@@ -84,6 +86,7 @@ def keys_router(services: Services) -> APIRouter:
     async def revoke(request: Request, key_id: KeyId) -> Response:
         """Revoke a key for good; every replica refuses it within a second."""
         await _own(services, request, key_id)
+        await services.second_factor.pass_(request)
         return json_response(key_of(await services.keys.revoke(key_id)).model_dump())
 
     return router

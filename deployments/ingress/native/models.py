@@ -70,6 +70,8 @@ def model_states_router(services: Services) -> APIRouter:
         """Unload a model once its requests have ended; with 202 it is going."""
         graph = services.graph_of(request)
         body = await services.read(request, UnloadModel)
+        if body.force:  # it may take what an alias names
+            await services.second_factor.pass_(request)
         state = await graph.unload_model(body.model_id, force=body.force)
         return _info(await settled(graph, state, timeout_s) if body.wait else state)
 

@@ -77,6 +77,8 @@ class CreateKey(Schema):
 class RotateKey(Schema):
     """`POST /v1/keys/{id}/rotate`: for how long the key that is replaced goes on to work."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"overlap_s": 3600}]})
+
     overlap_s: float = Field(default=DEFAULT_OVERLAP_S, ge=0, le=MAX_OVERLAP_S)
 
 

@@ -213,3 +213,26 @@ def test_ingest_stops_when_the_key_is_refused(server: Server, tmp_path: Path) ->
     server.replies = [(401, {}, error("the API key is not valid"))]
     with pytest.raises(CallFailed, match="API key"):
         send(server.client, "docs", find_files([tmp_path / "a.md"], ""), Outcome())
+
+
+REQUIRED = '{"error": {"code": "second_factor_required", "message": "a code, please"}}'
+
+
+def test_code_of_the_environment_is_sent_where_it_is_asked_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGSERVE_CODE", "123456")
+    server.replies = [(403, {}, REQUIRED), (200, {}, '{"a": 1}')]
+    assert server.client.call("POST", "/x", {}) == {"a": 1}
+    sent = [request["headers"].get("x-second-factor") for request in server.requests]
+    assert sent == [None, "123456"]
+
+
+def test_code_that_nobody_can_type_is_an_error(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAGSERVE_CODE", raising=False)
+    server.replies = [(403, {}, REQUIRED)]
+    with pytest.raises(CallFailed, match="a code, please"):
+        server.client.call("POST", "/x", {})
+    assert len(server.requests) == 1

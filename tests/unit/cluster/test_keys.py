@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyotp
 import pytest
 from typer.testing import CliRunner
 
@@ -11,6 +12,7 @@ from cluster.errors import OperatorError
 from cluster.keys import keys
 from deployments.stores.database import Database
 from deployments.stores.keys import KeyStore
+from deployments.stores.second_factors import Enrolment, SecondFactors
 
 
 @pytest.fixture(autouse=True)
@@ -76,3 +78,24 @@ def test_mistake_is_told(arguments: tuple[str, ...]) -> None:
     done = CliRunner().invoke(keys, arguments)
     assert isinstance(done.exception, OperatorError)
     assert listed() == []
+
+
+def test_key_is_enrolled_with_a_code_of_its_authenticator(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("create", "x")
+    [key] = listed()
+    enrol = SecondFactors.enrol
+    shown: list[Enrolment] = []
+
+    def noted(self: SecondFactors, key_id: str, name: str) -> Enrolment:
+        shown.append(enrol(self, key_id, name))
+        return shown[-1]
+
+    monkeypatch.setattr(SecondFactors, "enrol", noted)
+    monkeypatch.setattr("typer.prompt", lambda *_, **__: pyotp.TOTP(shown[-1].secret).now())
+    assert run("enroll", key["id"]).split() == list(shown[0].recovery_codes)
+    again = CliRunner().invoke(keys, ["enroll", key["id"]])
+    assert isinstance(again.exception, OperatorError)
+    run("enroll", key["id"], "--reset")
+    assert len(shown) == 2

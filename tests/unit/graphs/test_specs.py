@@ -1,5 +1,7 @@
 """What a load may ask for, what it becomes, and whether that fits."""
 
+import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from deployments.types import LoadOrder, ModelState
 from graphs.fit import NodeRoom, check_fit, rooms
 from graphs.model_app import PREFIX, app_name, args_of, build_model, deployment_options
 from graphs.serve_apps import error_of
-from graphs.specs import spec_of
+from graphs.specs import check_files, spec_of
 from tests.unit.engines.inspection.material import BERT, LLAMA, folder, gguf
 from tests.unit.graphs.registry import spec
 
@@ -218,3 +220,38 @@ def test_engine_of_one_process_has_its_gpus_itself() -> None:
     options = deployment_options(split, ModelsArgs())
     assert options["ray_actor_options"]["num_gpus"] == 2
     assert "placement_group_bundles" not in options
+
+
+def test_files_are_checked_again_before_replicas_start(files: Path) -> None:
+    args = ModelsArgs(roots=(str(files),))
+    (files / "link").symlink_to(files / "llama")
+    made = spec_of(order(source=str(files / "link"), engine=None), 0, args)
+    check_files(made, args)
+    with pytest.raises(InvalidRequest):
+        check_files(made, ModelsArgs(roots=(str(files / "bert"),)))
+    (files / "link").unlink()
+    (files / "other").mkdir()
+    folder(files / "other" / "llama", LLAMA)
+    (files / "link").symlink_to(files / "other" / "llama")
+    with pytest.raises(InvalidRequest, match="leads elsewhere"):
+        check_files(made, args)
+    whole = spec_of(order(source=str(files / "llama"), engine=None), 0, args)
+    [weights] = (files / "llama").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(UnreadableModel):
+        check_files(whole, args)
+
+
+def test_file_with_a_digest_must_still_have_it(files: Path) -> None:
+    args = ModelsArgs(roots=(str(files),))
+    path = files / "m.gguf"
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    made = spec_of(order(source=str(path), engine=None, sha256=digest), 0, args)
+    check_files(made, args)
+    with pytest.raises(UnreadableModel, match="SHA-256"):
+        check_files(dataclasses.replace(made, sha256="0" * 64), args)
+
+
+def test_what_has_no_files_here_is_not_looked_for() -> None:
+    check_files(spec_of(order(), 0, ModelsArgs()), ModelsArgs())
+    check_files(spec("m@1", source="hub:org/name", engine="transformers"), ModelsArgs())

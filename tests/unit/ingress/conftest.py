@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -14,18 +14,32 @@ import uvicorn
 
 from deployments.config import IngressArgs
 from deployments.engines.extraction.document import Extracted
-from deployments.errors import NotFound, Unauthenticated, UnreadableDocument
+from deployments.errors import (
+    Conflict,
+    NotFound,
+    SecondFactorInvalid,
+    SecondFactorRequired,
+    Unauthenticated,
+    UnreadableDocument,
+)
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
 from deployments.ingress.metrics import Metrics
 from deployments.stores.ids import new_id, utc_after, utc_now
 from deployments.stores.key_rows import Key
 from deployments.stores.limits.sqlite_limits import SqliteLimits
+from deployments.stores.replays import Replays
+from deployments.stores.second_factors import Enrolment
 from deployments.types.access import SCOPES, Grants, Scope
 from tests.unit.ingress.fake_graph import FakeGraph
 
 KEY = "rk-test"
 ADMIN_KEY = "rk-operator"
+CODE = "123456"
+ARGS = IngressArgs(second_factor="enrolled")
+UNTOUCHED = cast("Replays", None)
+"""For tests that send no `Idempotency-Key`."""
+
 OPERATOR = {"authorization": f"Bearer {ADMIN_KEY}"}
 AUTH = {"authorization": f"Bearer {KEY}"}
 
@@ -90,6 +104,37 @@ class FakeKeys:
         return self.made[key_id]
 
 
+class FakeFactors:
+    """Second factors of the keys that are named; the code of each is `CODE`."""
+
+    def __init__(self, *enrolled: str) -> None:
+        self.enrolled = set(enrolled)
+        self.num_used = 0
+
+    async def is_enrolled(self, key_id: str) -> bool:
+        return key_id in self.enrolled
+
+    async def enrol(self, key_id: str, name: str) -> Enrolment:
+        if key_id in self.enrolled:
+            raise Conflict("the key has a second factor: remove it first")
+        return Enrolment("otpauth://totp/x?secret=ABC", "ABC", ("aaaa-bbbb",))
+
+    async def confirm(self, key_id: str, code: str) -> None:
+        if code != CODE:
+            raise SecondFactorInvalid("the code is wrong, or was used already")
+        self.enrolled.add(key_id)
+
+    async def use(self, key_id: str, code: str) -> None:
+        if key_id not in self.enrolled:
+            raise SecondFactorRequired("this key has no second factor: enrol one first")
+        self.num_used += 1
+        if code != CODE:
+            raise SecondFactorInvalid("the code is wrong, or was used already")
+
+    async def remove(self, key_id: str) -> None:
+        self.enrolled.remove(key_id)
+
+
 async def extract(data: bytes, filename: str) -> Extracted:
     if data.startswith(b"broken"):
         raise UnreadableDocument("the file is damaged")
@@ -119,9 +164,16 @@ def limits(tmp_path: Path) -> Iterator[SqliteLimits]:
 @pytest.fixture
 def build(graph: FakeGraph, metrics: Metrics, limits: SqliteLimits) -> Build:
     def built(**args: object) -> App:
-        ingress = IngressArgs(**args)
-        keys = FakeKeys()
-        return build_app(graph, keys, ingress, extract=extract, metrics=metrics, limits=limits)
+        return build_app(
+            graph,
+            FakeKeys(),
+            IngressArgs(**{"second_factor": "enrolled", **args}),
+            extract=extract,
+            factors=FakeFactors(),
+            replays=UNTOUCHED,
+            metrics=metrics,
+            limits=limits,
+        )
 
     return built
 

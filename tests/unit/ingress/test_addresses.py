@@ -9,7 +9,14 @@ from pydantic import ValidationError
 from deployments.config import AddressArgs, IngressArgs
 from deployments.ingress.app import build_app
 from deployments.types.access import Grants
-from tests.unit.ingress.conftest import OPERATOR, FakeKeys, extract, in_process
+from tests.unit.ingress.conftest import (
+    OPERATOR,
+    UNTOUCHED,
+    FakeFactors,
+    FakeKeys,
+    extract,
+    in_process,
+)
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.test_key_graph import Keys
 
@@ -22,8 +29,10 @@ async def status(
     app = build_app(
         FakeGraph(),
         keys or FakeKeys(),
-        IngressArgs(addresses=AddressArgs(**lists)),
+        IngressArgs(second_factor="enrolled", addresses=AddressArgs(**lists)),
         extract=extract,
+        factors=FakeFactors(),
+        replays=UNTOUCHED,
         edge_secret=SECRET,
     )
     async with in_process(app) as client:
@@ -82,8 +91,10 @@ async def test_metrics_without_a_key_from_listed_addresses_only() -> None:
     app = build_app(
         FakeGraph(),
         FakeKeys(),
-        IngressArgs(addresses=AddressArgs(metrics=("10.0.0.5",))),
+        IngressArgs(second_factor="enrolled", addresses=AddressArgs(metrics=("10.0.0.5",))),
         extract=extract,
+        factors=FakeFactors(),
+        replays=UNTOUCHED,
         edge_secret=SECRET,
     )
     async with in_process(app) as client:

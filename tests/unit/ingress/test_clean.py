@@ -5,11 +5,10 @@ import base64
 import httpx
 import pytest
 
-from deployments.config import IngressArgs
 from deployments.engines.extraction.child import extract_in_child
 from deployments.ingress.app import build_app
 from tests.unit.engines.extraction.documents import pdf, slides, with_member, word, workbook
-from tests.unit.ingress.conftest import Build, FakeKeys, in_process
+from tests.unit.ingress.conftest import ARGS, UNTOUCHED, Build, FakeFactors, FakeKeys, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
 FOX = "The quick brown fox jumps over the lazy dog near the old river bank at dawn."
@@ -23,7 +22,9 @@ def file(content: bytes, filename: str) -> dict[str, str]:
 @pytest.fixture
 async def client(graph: FakeGraph) -> httpx.AsyncClient:
     graph.stored["docs"] = {}
-    app = build_app(graph, FakeKeys(), IngressArgs(), extract=extract_in_child)
+    app = build_app(
+        graph, FakeKeys(), ARGS, extract=extract_in_child, factors=FakeFactors(), replays=UNTOUCHED
+    )
     return in_process(app)
 
 

@@ -6,10 +6,17 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.config import IngressArgs
 from deployments.ingress.app import build_app
 from deployments.types.access import Grants
-from tests.unit.ingress.conftest import FakeKey, FakeKeys, extract, in_process
+from tests.unit.ingress.conftest import (
+    ARGS,
+    UNTOUCHED,
+    FakeFactors,
+    FakeKey,
+    FakeKeys,
+    extract,
+    in_process,
+)
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.test_tenants import (
     ASKS,
@@ -39,7 +46,14 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def asked(graph: FakeGraph, ask: Ask, **grants: Any) -> httpx.Response:
-    app = build_app(graph, Keys(Grants(**grants)), IngressArgs(), extract=extract)
+    app = build_app(
+        graph,
+        Keys(Grants(**grants)),
+        ARGS,
+        extract=extract,
+        factors=FakeFactors(),
+        replays=UNTOUCHED,
+    )
     method, path, options = ask
     async with in_process(app) as client:
         return await client.request(method, path, **options)

@@ -7,14 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.config import IngressArgs
 from deployments.ingress.app import build_app
 from deployments.ingress.auth import ThreadedKeys
 from deployments.stores.database import Database
 from deployments.stores.keys import KeyStore
 from deployments.stores.migrations import migrate
 from deployments.types.access import SCOPES, Grants
-from tests.unit.ingress.conftest import extract, in_process
+from tests.unit.ingress.conftest import ARGS, UNTOUCHED, FakeFactors, extract, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
 PATH = "/v1/keys"
@@ -35,7 +34,14 @@ class Desk:
         migrate(url)
         self._database = Database(url)
         self.store = KeyStore(self._database, folder)
-        self._app = build_app(FakeGraph(), ThreadedKeys(self.store), IngressArgs(), extract=extract)
+        self._app = build_app(
+            FakeGraph(),
+            ThreadedKeys(self.store),
+            ARGS,
+            extract=extract,
+            factors=FakeFactors(),
+            replays=UNTOUCHED,
+        )
         self.admin = self.store.create("root", is_admin=True)[1]
 
     def manager(self, tenant: str = "acme", **grants: Any) -> str:

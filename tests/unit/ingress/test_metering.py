@@ -21,7 +21,9 @@ from tests.servers.redis_server import running_redis
 from tests.unit.ingress.conftest import (
     AUTH,
     OPERATOR,
+    UNTOUCHED,
     Build,
+    FakeFactors,
     FakeKey,
     FakeKeys,
     Served,
@@ -276,7 +278,18 @@ async def test_two_replicas_admit_together_no_more_than_the_limit(
 ) -> None:
     args = IngressArgs(key_limits={"requests_per_minute": limit})
     stores = [SqliteLimits(tmp_path / "limits.db") for _ in range(2)]
-    apps = [build_app(graph, FakeKeys(), args, extract=extract, limits=one) for one in stores]
+    apps = [
+        build_app(
+            graph,
+            FakeKeys(),
+            args,
+            extract=extract,
+            factors=FakeFactors(),
+            replays=UNTOUCHED,
+            limits=one,
+        )
+        for one in stores
+    ]
 
     async def ask(number: int) -> int:
         async with in_process(apps[number % 2]) as client:
@@ -297,7 +310,15 @@ async def test_limits_of_a_key_come_before_the_default(
             return FakeKey(grants=Grants(limits=Limits(requests_per_minute=3)))
 
     default = {"requests_per_minute": 1, "tokens_per_minute": 200}
-    app = build_app(graph, Keys(), IngressArgs(key_limits=default), extract=extract, limits=limits)
+    app = build_app(
+        graph,
+        Keys(),
+        IngressArgs(key_limits=default),
+        extract=extract,
+        factors=FakeFactors(),
+        replays=UNTOUCHED,
+        limits=limits,
+    )
     async with in_process(app) as client:
         responses = [await client.post(CHAT, json=SMALL) for _ in range(4)]
     assert [response.status_code for response in responses] == [200, 200, 200, 429]
@@ -306,7 +327,11 @@ async def test_limits_of_a_key_come_before_the_default(
 
 async def test_limits_without_a_store_are_refused_and_not_forgotten(graph: FakeGraph) -> None:
     args = IngressArgs(key_limits={"requests_per_minute": 1})
-    async with in_process(build_app(graph, FakeKeys(), args, extract=extract)) as client:
+    async with in_process(
+        build_app(
+            graph, FakeKeys(), args, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
+        )
+    ) as client:
         assert (await client.get("/v1/models")).status_code == 503
 
 
@@ -333,7 +358,16 @@ async def test_redis_counts_for_the_gate_and_may_go_away(
     with running_redis() as server:
         shared = RedisLimits(server.url, timeout_s=10)
         store = FallbackLimits(shared, limits, on_fallback=metrics.count_fallback)
-        app = build_app(graph, FakeKeys(), args, extract=extract, metrics=metrics, limits=store)
+        app = build_app(
+            graph,
+            FakeKeys(),
+            args,
+            extract=extract,
+            factors=FakeFactors(),
+            replays=UNTOUCHED,
+            metrics=metrics,
+            limits=store,
+        )
         async with in_process(app) as client:
             for _ in range(5):  # one after another: each has given its lease back at its end
                 response = await client.post(CHAT, json=SMALL)

@@ -6,12 +6,21 @@ import httpx
 import schemathesis
 from hypothesis import HealthCheck, settings
 
-from deployments.config import IngressArgs
 from deployments.errors import EngineFailed
 from deployments.ingress.app import build_app
 from deployments.ingress.openapi import BODIES
 from deployments.types import Document
-from tests.unit.ingress.conftest import AUTH, OPERATOR, Build, FakeKeys, extract, in_process
+from tests.unit.ingress.conftest import (
+    ARGS,
+    AUTH,
+    OPERATOR,
+    UNTOUCHED,
+    Build,
+    FakeFactors,
+    FakeKeys,
+    extract,
+    in_process,
+)
 from tests.unit.ingress.fake_graph import FakeGraph
 
 
@@ -43,7 +52,15 @@ async def test_metrics_come_from_the_given_source(graph: FakeGraph) -> None:
     async def source() -> bytes:
         return b"cluster_metric 1\n"
 
-    app = build_app(graph, FakeKeys(), IngressArgs(), extract=extract, metrics_source=source)
+    app = build_app(
+        graph,
+        FakeKeys(),
+        ARGS,
+        extract=extract,
+        factors=FakeFactors(),
+        replays=UNTOUCHED,
+        metrics_source=source,
+    )
     async with in_process(app) as client:
         assert (await client.get("/v1/metrics", headers=OPERATOR)).text == "cluster_metric 1\n"
 
@@ -71,7 +88,7 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 44
+    assert len(operations) == 48
     ids = [operation["operationId"] for operation in operations.values()]
     assert len(set(ids)) == len(ids)
     assert all(operation["summary"] for operation in operations.values())
@@ -86,13 +103,15 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
     references = set(re.findall(r"#/components/schemas/([A-Za-z_]+)", str(description)))
     assert references <= set(description["components"]["schemas"])
     bodies = [o["requestBody"] for o in operations.values() if "requestBody" in o]
-    assert len(bodies) == 23
+    assert len(bodies) == 24
 
 
 def _described_app() -> object:
     graph = FakeGraph()
     graph.stored["docs"] = {"d1": Document(id="d1", text="Ray Serve", title="Ray")}
-    return build_app(graph, FakeKeys(), IngressArgs(), extract=extract)
+    return build_app(
+        graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
+    )
 
 
 schemathesis.serializer.alias("application/vnd.apache.parquet", "application/octet-stream")

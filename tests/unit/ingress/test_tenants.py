@@ -9,12 +9,19 @@ from typing import Any
 import httpx
 import pytest
 
-from deployments.config import IngressArgs
 from deployments.errors import CollectionNotFound
 from deployments.ingress.app import build_app
 from deployments.ingress.tenant_graph import TenantGraph
 from deployments.types import Document, SearchRequest
-from tests.unit.ingress.conftest import Build, FakeKeys, extract, in_process
+from tests.unit.ingress.conftest import (
+    ARGS,
+    UNTOUCHED,
+    Build,
+    FakeFactors,
+    FakeKeys,
+    extract,
+    in_process,
+)
 from tests.unit.ingress.fake_graph import FakeGraph
 
 INGRESS = Path(__file__).resolve().parents[3] / "deployments/ingress"
@@ -73,6 +80,7 @@ WITHOUT_COLLECTION = {
     "unloadModel",
     "switchModel",
     "modelsStatus",
+    *("enrollTotp", "confirmTotp", "getTotp", "removeTotp"),
     *("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"),
     *("finetuneModel", "listTunings", "getTuning", "cancelTuning", "deleteTuning"),
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
@@ -98,7 +106,9 @@ def graph_with(*paths: str) -> FakeGraph:
 
 
 async def asked(graph: FakeGraph, ask: Ask, tenant: str | None = "acme") -> httpx.Response:
-    app = build_app(graph, FakeKeys(), IngressArgs(), extract=extract)
+    app = build_app(
+        graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
+    )
     method, path, options = ask
     async with in_process(app, tenant) as client:
         return await client.request(method, path, **options)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from deployments.engines.generation.deepspeed.local import LOOPBACK, free_port
-from deployments.engines.generation.deepspeed.ranks import Place
 from deployments.tuning.encoding import IGNORED, Encoded
 from deployments.tuning.material import Material, read_material, write_material
 from deployments.types import Training, TuningSpec
+from deployments.types.seats import Seat
 
 NUM_STEPS = 6
 EXAMPLES = tuple(
@@ -58,11 +58,11 @@ def spec(base: Path, **training: Any) -> TuningSpec:
     )
 
 
-def work(spec: TuningSpec, place: Place, folder: Path, orders: list[tuple[str, Any]]) -> list[Any]:
+def work(spec: TuningSpec, seat: Seat, folder: Path, orders: list[tuple[str, Any]]) -> list[Any]:
     """Be one worker in a process of its own."""
     from deployments.tuning.worker import Worker
 
-    worker = Worker(spec, place, read_material(folder / "material.json"), folder / "checkpoints")
+    worker = Worker(spec, seat, read_material(folder / "material.json"), folder / "checkpoints")
     answers: list[Any] = [worker.step_number]
     for name, argument in orders:
         if name == "evaluate":
@@ -82,8 +82,8 @@ def workers(spec: TuningSpec, folder: Path, *orders: str | tuple[str, Any]) -> l
     results: list[AsyncResult[list[Any]]] = []
     with get_context("spawn").Pool(size, maxtasksperchild=1) as pool:
         for rank in range(size):
-            place = Place(rank, size, rank, size, LOOPBACK, port, "cpu")
-            results.append(pool.apply_async(work, (spec, place, folder, asked)))
+            seat = Seat(rank, size, rank, size, LOOPBACK, port, "cpu")
+            results.append(pool.apply_async(work, (spec, seat, folder, asked)))
         return [result.get(timeout=200) for result in results][0]
 
 

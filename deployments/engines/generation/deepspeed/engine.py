@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 
 from deployments.config import GeneratorArgs
@@ -22,13 +22,14 @@ from deployments.engines.generation.transformers.chat import TextCodec
 from deployments.engines.generation.transformers.grammar import GrammarCompiler
 from deployments.engines.generation.transformers.loading import read_tokenizer
 from deployments.engines.generation.transformers.output import Output
+from deployments.engines.generation.transformers.own_text import OwnText
 from deployments.errors import EngineFailed
-from deployments.types import Delta, EngineStats, Finished, Message, SamplingParams
+from deployments.types import Delta, EngineStats, Finished
 
 NOTHING = Outcome(progress=(), num_running=0, is_idle=True, kv_cache_usage=0.0)
 
 
-class DeepSpeedEngine:
+class DeepSpeedEngine(OwnText):
     """Generates with one model over several ranks; see `GenerationEngine` for the contract."""
 
     def __init__(
@@ -68,21 +69,6 @@ class DeepSpeedEngine:
             if isinstance(error, EngineFailed) or not isinstance(error, Exception):
                 raise
             raise EngineFailed("cannot load the tokenizer") from error
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of plain text."""
-        return self._codec.encode(text)
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Return the tokens of a chat in the model's template."""
-        return self._codec.encode_chat(messages)
-
-    def check(self, sampling: SamplingParams) -> None:
-        """Refuse a grammar that cannot be compiled, and biases of tokens that do not exist."""
-        if sampling.grammar is not None:
-            self._grammars.matcher(sampling.grammar)
-        biased = (token for token, _ in sampling.logit_bias)
-        check_tokens(biased, self._facts.vocab_size, "logit_bias")
 
     async def attach(self, adapter: str, location: str) -> None:
         """Refuse: the ranks hold the model's own weights only."""

@@ -13,22 +13,22 @@ from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
 from deployments.config import GeneratorArgs
-from deployments.engines.generation.deepspeed.ranks import ModelFacts, Orders, Outcome, Place
+from deployments.engines.generation.deepspeed.ranks import ModelFacts, Orders, Outcome
 from deployments.errors import EngineFailed
+from deployments.types.seats import LOOPBACK, Seat
 
-LOOPBACK = "127.0.0.1"
 GRACE_S = 1.0
 
 logger = logging.getLogger(__name__)
 
 
-def serve(args: GeneratorArgs, place: Place, pipe: Connection) -> None:
-    """Be one rank until the pipe is closed; answers are results, or the errors in their place."""
+def serve(args: GeneratorArgs, seat: Seat, pipe: Connection) -> None:
+    """Be one rank until the pipe is closed; answers are results, or the errors in their seat."""
     from deployments.engines.generation.deepspeed.rank import Rank
 
     with contextlib.suppress(EOFError, OSError):  # the engine has closed its end
         try:
-            rank = Rank(args, place)
+            rank = Rank(args, seat)
             answer: Any = rank.facts
             while True:
                 pipe.send(answer)
@@ -36,7 +36,7 @@ def serve(args: GeneratorArgs, place: Place, pipe: Connection) -> None:
         except (EOFError, BrokenPipeError):
             raise
         except Exception as error:  # whatever it was, this rank is of no more use, and says so
-            logger.exception("rank %d failed", place.rank)
+            logger.exception("rank %d failed", seat.rank)
             kind = type(error).__name__
             pipe.send(
                 error if isinstance(error, EngineFailed) else EngineFailed(f"{kind} in a rank")
@@ -63,11 +63,9 @@ class LocalRanks:
         context = get_context("spawn")
         size, port = self._args.tensor_parallel, free_port(LOOPBACK)
         for rank in range(size):
-            place = Place(
-                rank, size, rank, size, LOOPBACK, port, device_of(self._args.device, rank)
-            )
+            seat = Seat(rank, size, rank, size, LOOPBACK, port, device_of(self._args.device, rank))
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(self._args, place, theirs), daemon=True)
+            process = context.Process(target=serve, args=(self._args, seat, theirs), daemon=True)
             process.start()
             theirs.close()
             self._processes.append(process)

@@ -12,7 +12,6 @@ import torch
 from torch import distributed
 
 from deployments.config import GeneratorArgs
-from deployments.engines.generation.deepspeed.ranks import Place
 from deployments.engines.generation.transformers.linears import improve_linears
 from deployments.engines.generation.transformers.loading import (
     LoadedModel,
@@ -21,59 +20,60 @@ from deployments.engines.generation.transformers.loading import (
 )
 from deployments.engines.heap import trim
 from deployments.errors import EngineFailed
+from deployments.types.seats import Seat
 
 MEETING_TIMEOUT_S = 600
 """How long a rank waits for the others: to load, and in a step."""
 
 
-def join(place: Place) -> None:
+def join(seat: Seat) -> None:
     """Say which rank this process is, and meet the others.
 
     DeepSpeed reads its environment when it is imported, and finds torch's process group made.
     """
-    is_cpu = torch.device(place.device).type == "cpu"
+    is_cpu = torch.device(seat.device).type == "cpu"
     os.environ.update(
         DS_ACCELERATOR="cpu" if is_cpu else "cuda",
-        RANK=str(place.rank),
-        WORLD_SIZE=str(place.size),
-        LOCAL_RANK=str(place.local_rank if is_cpu else torch.device(place.device).index or 0),
-        LOCAL_SIZE=str(place.num_local),
-        MASTER_ADDR=place.address,
-        MASTER_PORT=str(place.port),
+        RANK=str(seat.rank),
+        WORLD_SIZE=str(seat.size),
+        LOCAL_RANK=str(seat.local_rank if is_cpu else torch.device(seat.device).index or 0),
+        LOCAL_SIZE=str(seat.num_local),
+        MASTER_ADDR=seat.address,
+        MASTER_PORT=str(seat.port),
     )
-    if place.num_local == place.size and is_cpu:
+    if seat.num_local == seat.size and is_cpu:
         os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # else it listens on the host's own address
-    if place.size > 1:
+    if seat.size > 1:
         distributed.init_process_group(
             "gloo" if is_cpu else "nccl",
-            store=_store(place),
-            rank=place.rank,
-            world_size=place.size,
+            store=_store(seat),
+            rank=seat.rank,
+            world_size=seat.size,
             timeout=timedelta(seconds=MEETING_TIMEOUT_S),
         )
 
 
-def _store(place: Place) -> Any:
+def _store(seat: Seat) -> Any:
     """Return the ranks' meeting place, which listens on the gang's own address only.
 
     Torch would listen on every interface of the first rank's host, and asks nobody who they are.
     """
     store: Any = distributed.TCPStore  # type: ignore[attr-defined]
     timeout = timedelta(seconds=MEETING_TIMEOUT_S)
-    if place.rank:
-        return store(place.address, place.port, place.size, False, timeout)
-    listener = socket.create_server((place.address, place.port))
+    if seat.rank:
+        return store(seat.address, seat.port, seat.size, False, timeout)
+    listener = socket.create_server((seat.address, seat.port))
     return store(
-        place.address,
-        place.port,
-        place.size,
+        seat.address,
+        seat.port,
+        seat.size,
         is_master=True,
         timeout=timeout,
         master_listen_fd=listener.detach(),
     )
 
 
-def load_part(args: GeneratorArgs, place: Place) -> LoadedModel:
+def load_part(args: GeneratorArgs, seat: Seat) -> LoadedModel:
     """Load the model and keep this rank's part of it on the rank's device.
 
     Raises:
@@ -82,18 +82,18 @@ def load_part(args: GeneratorArgs, place: Place) -> LoadedModel:
     model, tokenizer = read(args)
     model.eval().requires_grad_(False)
     eos = eos_token_ids(model, tokenizer)
-    if place.size > 1:
-        _split(model, place)
-    model.to(place.device)
+    if seat.size > 1:
+        _split(model, seat)
+    model.to(seat.device)
     improve_linears(model)
     trim()
     return LoadedModel(model, tokenizer, eos)
 
 
-def _split(model: Any, place: Place) -> None:
+def _split(model: Any, seat: Seat) -> None:
     """Leave in the model only what this rank computes; heads and rows go to ranks evenly."""
     config = model.config.get_text_config()
-    heads, kv_heads = heads_of(config, place.size)
+    heads, kv_heads = heads_of(config, seat.size)
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     import deepspeed
     from deepspeed.module_inject.layers import LinearAllreduce
@@ -104,7 +104,7 @@ def _split(model: Any, place: Place) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         deepspeed.init_inference(
             model,
-            tensor_parallel={"tp_size": place.size},
+            tensor_parallel={"tp_size": seat.size},
             dtype=model.dtype,
             replace_with_kernel_inject=False,
         )

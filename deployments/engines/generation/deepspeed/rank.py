@@ -15,7 +15,6 @@ from deployments.engines.generation.deepspeed.ranks import (
     ModelFacts,
     Orders,
     Outcome,
-    Place,
     Progress,
 )
 from deployments.engines.generation.deepspeed.sampling import AgreedSampling
@@ -24,19 +23,20 @@ from deployments.engines.generation.transformers.batching import PAGE_SIZE, batc
 from deployments.engines.generation.transformers.grammar import GrammarCompiler
 from deployments.engines.generation.transformers.sampling import Sampler
 from deployments.engines.generation.transformers.usage import cache_usage
+from deployments.types.seats import Seat
 
 
 class Rank:
     """Loads in the constructor. All methods must be called from the thread that built it."""
 
-    def __init__(self, args: GeneratorArgs, place: Place) -> None:
+    def __init__(self, args: GeneratorArgs, seat: Seat) -> None:
         cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(args.num_threads or max(1, cores // place.num_local))
-        join(place)
-        self._loaded = load_part(args, place)
-        self._is_first = place.rank == 0
+        torch.set_num_threads(args.num_threads or max(1, cores // seat.num_local))
+        join(seat)
+        self._loaded = load_part(args, seat)
+        self._is_first = seat.rank == 0
         config = batching_config(args.max_batch_tokens, args.kv_cache_tokens, PAGE_SIZE)
-        sampling = AgreedSampling(place.rank, place.size)
+        sampling = AgreedSampling(seat.rank, seat.size)
         self._batcher = SteppedBatcher(self._loaded.model, config, sampling)
         self._grammars: GrammarCompiler | None = None
         if self._is_first:

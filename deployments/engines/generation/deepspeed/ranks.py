@@ -8,23 +8,6 @@ from deployments.engines.generation.transformers.sampling import Alternatives
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where one rank stands in its gang.
-
-    `num_local` ranks share its host, of which it is number `local_rank`; `device` is torch's name
-    of the device it computes on.
-    """
-
-    rank: int
-    size: int
-    local_rank: int
-    num_local: int
-    address: str
-    port: int
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What the engine has to know of a loaded model; all ranks must say the same."""
 

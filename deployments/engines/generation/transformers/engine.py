@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import os
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 import torch
 
@@ -26,11 +26,12 @@ from deployments.engines.generation.transformers.chat import TextCodec
 from deployments.engines.generation.transformers.grammar import GrammarCompiler
 from deployments.engines.generation.transformers.loading import LoadedModel, load
 from deployments.engines.generation.transformers.output import Output
+from deployments.engines.generation.transformers.own_text import OwnText
 from deployments.engines.generation.transformers.pages import slot_name
 from deployments.engines.generation.transformers.sampling import Sampler
 from deployments.engines.generation.transformers.usage import cache_usage
 from deployments.errors import EngineFailed
-from deployments.types import Delta, EngineStats, Finished, Message, SamplingParams
+from deployments.types import Delta, EngineStats, Finished
 
 FORGET_PERIOD_S = 0.5
 """How often whoever waits for the cache to be emptied looks whether the thread lives."""
@@ -38,7 +39,7 @@ FORGET_PERIOD_S = 0.5
 Parts = tuple[LoadedModel, TextCodec, GrammarCompiler, Batcher]
 
 
-class TransformersEngine:
+class TransformersEngine(OwnText):
     """Generates with a local model on CPU or GPU; see `GenerationEngine` for the contract."""
 
     def __init__(self, args: GeneratorArgs) -> None:
@@ -113,21 +114,6 @@ class TransformersEngine:
         self._is_failed = True
         for output in self._outputs.values():
             output.fail()
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of plain text."""
-        return self._codec.encode(text)
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Return the tokens of a chat in the model's template."""
-        return self._codec.encode_chat(messages)
-
-    def check(self, sampling: SamplingParams) -> None:
-        """Refuse a grammar that cannot be compiled, and biases of tokens that do not exist."""
-        if sampling.grammar is not None:
-            self._grammars.matcher(sampling.grammar)
-        biased = (token for token, _ in sampling.logit_bias)
-        check_tokens(biased, self._loaded.vocab_size, "logit_bias")
 
     async def attach(self, adapter: str, location: str) -> None:
         """Read an adapter and fit it to the model, once."""

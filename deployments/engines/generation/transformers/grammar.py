@@ -42,7 +42,7 @@ class GrammarCompiler:
     """Compiles grammars for one tokenizer and remembers the latest. Safe from any thread."""
 
     def __init__(self, tokenizer: Any, vocab_size: int, eos_token_ids: frozenset[int]) -> None:
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         self._tokenizer: LLTokenizer = llguidance.hf.from_tokenizer(
             tokenizer, n_vocab=vocab_size, eos_token=sorted(eos_token_ids)
         )
@@ -67,7 +67,7 @@ class GrammarCompiler:
             self._compiled.move_to_end(grammar)
             while len(self._compiled) > MAX_COMPILED:
                 self._compiled.popitem(last=False)
-            return Matcher(compiled.deep_copy(), self._vocab_size)
+            return Matcher(compiled.deep_copy(), self.vocab_size)
 
     def _compile(self, grammar: Grammar) -> LLMatcher:
         if len(grammar.source) > MAX_SOURCE:

@@ -23,6 +23,7 @@ from deployments.engines.generation.transformers.chat import TextCodec
 from deployments.engines.generation.transformers.grammar import GrammarCompiler
 from deployments.engines.generation.transformers.loading import read_tokenizer
 from deployments.engines.generation.transformers.output import Output
+from deployments.engines.generation.transformers.own_text import OwnText
 from deployments.engines.generation.vllm.adapters import Adapters, sizes_of
 from deployments.engines.generation.vllm.load import CacheLoad
 from deployments.engines.generation.vllm.sampling import alternatives, params_of
@@ -33,12 +34,12 @@ from deployments.engines.generation.vllm.settings import (
     set_environment,
 )
 from deployments.errors import EngineFailed
-from deployments.types import Delta, EngineStats, Finished, Message, SamplingParams
+from deployments.types import Delta, EngineStats, Finished
 
 STOP_TIMEOUT_S = 10.0
 
 
-class VllmEngine:
+class VllmEngine(OwnText):
     """Generates with vLLM in processes of its own; see `GenerationEngine` for the contract."""
 
     def __init__(self, args: GeneratorArgs) -> None:
@@ -83,21 +84,6 @@ class VllmEngine:
             self._adapters = Adapters(self._llm, sizes, self._args.max_adapter_rank)
             generation = self._llm.model_config.try_get_generation_config() or {}
             return generation.get("eos_token_id")
-
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of plain text."""
-        return self._codec.encode(text)
-
-    def encode_chat(self, messages: Sequence[Message]) -> list[int]:
-        """Return the tokens of a chat in the model's template."""
-        return self._codec.encode_chat(messages)
-
-    def check(self, sampling: SamplingParams) -> None:
-        """Refuse a grammar that cannot be compiled, and biases of tokens that do not exist."""
-        if sampling.grammar is not None:
-            self._grammars.matcher(sampling.grammar)
-        biased = (token for token, _ in sampling.logit_bias)
-        check_tokens(biased, self._vocab_size, "logit_bias")
 
     async def attach(self, adapter: str, location: str) -> None:
         """Have vLLM read an adapter that fits the model, once."""
