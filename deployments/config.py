@@ -7,7 +7,7 @@ section. Secrets and per-host addresses come from the environment (`Settings`) a
 from ipaddress import ip_network
 from itertools import chain
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -231,7 +231,7 @@ class IngressArgs(Args):
     key_limits: LimitArgs = Field(
         default=LimitArgs(), description="of every key that is no admin's, where it has none itself"
     )
-    limits: dict[str, LimitArgs] = Field(
+    limits: dict[Annotated[str, Field(pattern="^/")], LimitArgs] = Field(
         default={}, description="of each tenant on paths that begin so, such as `/v1/chat/`"
     )
     assumed_max_tokens: int = Field(

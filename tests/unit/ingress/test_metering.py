@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import ValidationError
 
 from deployments.config import IngressArgs
 from deployments.ingress.app import build_app
@@ -20,6 +21,7 @@ from deployments.types.access import Grants, Limits
 from tests.servers.redis_server import running_redis
 from tests.unit.ingress.conftest import (
     AUTH,
+    KEY,
     OPERATOR,
     UNTOUCHED,
     Build,
@@ -382,3 +384,20 @@ async def test_redis_counts_for_the_gate_and_may_go_away(
             assert response.headers["x-ratelimit-remaining-tokens"] == "86"
             assert b"ragserve_limits_fallbacks_total 2.0" in metrics.text()
     shared.close()
+
+
+async def test_a13_many_keys_of_a_tenant_share_its_limit(build: Build) -> None:
+    app = build(limits={"/": {"requests_per_minute": 3}}, key_limits={"requests_per_minute": 2})
+    other = {"authorization": f"Bearer {KEY}-with-inference"}  # of the same tenant
+    async with in_process(app) as client:
+        codes = [
+            (await client.get("/v1/models", headers=headers)).status_code
+            for headers in (AUTH, AUTH, AUTH, other, other)
+        ]
+    assert codes == [200, 200, 429, 200, 429]
+
+
+@pytest.mark.parametrize("path", ["v1/models", ""])
+def test_limit_of_a_route_that_cannot_be_is_refused(path: str) -> None:
+    with pytest.raises(ValidationError):
+        IngressArgs(limits={path: {"requests_per_minute": 1}})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -199,3 +200,29 @@ def test_redis_decides_as_the_file_does(
             outcomes.append((error, [one and (one.limit, one.remaining) for one in kinds]))
         assert outcomes[0] == outcomes[1]
     redis.close()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    limits=limits,
+    costs=st.lists(st.tuples(st.floats(0, 20), st.integers(0, 3), st.integers(0, 5)), max_size=25),
+    last=st.builds(Cost, st.integers(0, 1), st.integers(0, 1)),
+)
+def test_who_comes_again_when_told_is_admitted(
+    shared: tuple[SqliteLimits, Clock],
+    limits: Limits,
+    costs: list[tuple[float, int, int]],
+    last: Cost,
+) -> None:
+    store, clock = shared
+    clock.now_s += 10 * 86_400
+    budgets = [Budget(f"key:{clock.now_s}", limits)]
+    for moved_s, requests, tokens in costs:
+        clock.now_s += moved_s
+        with suppress(Exceeded):
+            store.take(budgets, Cost(requests, tokens))
+    try:
+        store.take(budgets, last)
+    except Exceeded as refusal:
+        clock.now_s += refusal.retry_after_s or 0
+        store.take(budgets, last)
