@@ -134,8 +134,9 @@ class Gate:
 
 
 async def _settle(ticket: Ticket, exchange: Exchange) -> None:
-    for end in ticket.close(exchange.status):
-        await asyncio.wrap_future(end)
+    ending = ticket.close(exchange.status)
+    if ending is not None:
+        await asyncio.wrap_future(ending)
 
 
 async def _refuse(error: RagError, exchange: Exchange, scope: Scope) -> None:

@@ -6,7 +6,7 @@ asks for, and settled once they are counted. A key without limits costs nothing 
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import TypeVar
@@ -22,6 +22,7 @@ from deployments.stores.limits.admission import (
     Budget,
     Busy,
     Cost,
+    End,
     Exceeded,
     LimitStore,
     Standing,
@@ -77,24 +78,15 @@ class Meter:
             self._metrics.count_limited(error.param or "")
             raise
 
-    def settle(self, admission: Admission, tokens: int) -> Future[None] | None:
-        """Have an admission count other tokens; the future, if any, is done when it does."""
+    def finish(self, ends: list[End]) -> Future[None] | None:
+        """Finish admissions: at once, or in a thread, whose future is returned."""
         assert self._store is not None
-        return self._later(self._store.settle, admission, tokens)
-
-    def release(self, admission: Admission) -> Future[None] | None:
-        """Give an admission's lease back; the future, if any, is done when it is."""
-        assert self._store is not None
-        return self._later(self._store.release, admission)
-
-    def _later(self, act: Callable[..., None], *given: object) -> Future[None] | None:
-        """Do what cannot fail a request: at once, or in a thread."""
         try:
-            act(*given, may_wait=False)
+            self._store.finish(ends, may_wait=False)
         except Busy:
-            return self._threads.submit(_quietly, act, *given)
+            return self._threads.submit(_quietly, self._store, ends)
         except RagError as error:
-            log.warning("limits: %s", error.message)
+            _warn(error)
         return None
 
     def _budgets(self, key: Key, path: str) -> tuple[Budget, ...]:
@@ -161,15 +153,14 @@ class Ticket:
         """Say what the request did cost."""
         self._measured = (self._measured or 0) + tokens
 
-    def close(self, status: int) -> list[Future[None]]:
-        """Give back what is not used; that has happened once all futures are done."""
+    def close(self, status: int) -> Future[None] | None:
+        """Give back what is not used; the future, if any, is done when that has happened."""
         entry, reserved, self._entry, self._reserved = self._entry, self._reserved, None, None
-        ends: list[Future[None] | None] = []
-        if reserved is not None and (tokens := self._used(status)) is not None:
-            ends.append(self._meter.settle(reserved, tokens))
-        if entry is not None:
-            ends.append(self._meter.release(entry))
-        return [end for end in ends if end is not None]
+        ends = [] if entry is None else [End(entry, entry.cost.tokens)]
+        if reserved is not None:
+            tokens = self._used(status)
+            ends.append(End(reserved, reserved.cost.tokens if tokens is None else tokens))
+        return self._meter.finish(ends) if ends else None
 
     def _used(self, status: int) -> int | None:
         """Return the tokens that count; None: those that were reserved, for nobody knows better."""
@@ -226,13 +217,15 @@ def _bounds_tokens(limits: Limits) -> bool:
 def _given_up(store: LimitStore, taking: Future[Admission]) -> None:
     """Give back what was taken for a request that is gone by now."""
     if not taking.cancelled() and taking.exception() is None:
-        admission = taking.result()
-        _quietly(store.settle, admission, 0)
-        _quietly(store.release, admission)
+        _quietly(store, [End(taking.result(), 0)])
 
 
-def _quietly(act: Callable[..., None], *given: object) -> None:
+def _quietly(store: LimitStore, ends: list[End]) -> None:
     try:
-        act(*given)
+        store.finish(ends)
     except RagError as error:
-        log.warning("limits: %s", error.message)
+        _warn(error)
+
+
+def _warn(error: RagError) -> None:
+    log.warning("what a request took of limits could not be given back: %s", error.message)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deployments.errors import RateLimited
+from deployments.stores.ids import new_id
 from deployments.types.access import Limits
 
 
@@ -45,6 +46,12 @@ class Standing:
     tokens: Gauge | None = None
 
 
+def new_lease(budgets: Sequence[Budget], cost: Cost) -> str:
+    """Return the id of a lease; empty where none is asked for, or nobody counts them."""
+    is_counted = any(budget.limits.max_concurrent is not None for budget in budgets)
+    return new_id("lease") if cost.is_leased and is_counted else ""
+
+
 class Exceeded(RateLimited):
     """A limit has no room for what was asked, now."""
 
@@ -70,15 +77,11 @@ class LimitStore(Protocol):
         """
         ...
 
-    def settle(self, admission: "Admission", tokens: int, *, may_wait: bool = True) -> None:
-        """Have an admission count `tokens` in place of those that it took.
+    def finish(self, ends: Sequence["End"], *, may_wait: bool = True) -> None:
+        """Have admissions count other tokens than they took, and give their leases back.
 
         What is over counts from now on, so that it is paid for however late it is known.
         """
-        ...
-
-    def release(self, admission: "Admission", *, may_wait: bool = True) -> None:
-        """Give an admission's lease back."""
         ...
 
     def forget(self, admission: "Admission") -> None:
@@ -105,3 +108,21 @@ class Admission:
     day: int
     standing: Standing
     lease: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """What becomes of an admission: as many tokens count as it did cost, and its lease ends."""
+
+    admission: Admission
+    tokens: int
+
+    @property
+    def more(self) -> int:
+        """Return how many more tokens count than were taken; negative: fewer."""
+        return self.tokens - self.admission.cost.tokens
+
+    @property
+    def changes(self) -> bool:
+        """Return whether anything has to be written."""
+        return bool(self.more or self.admission.lease)

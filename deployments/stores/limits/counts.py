@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from deployments.stores.limits.admission import Budget, Cost
+from deployments.stores.limits.admission import Budget, Cost, End
 from deployments.stores.limits.windows import DAY_S, LEASE_S, WINDOW_S, Used
 
 
@@ -70,10 +70,21 @@ def _add(
     )
 
 
-def give_back(
+def settle(connection: sqlite3.Connection, budget: Budget, end: End, now: int, today: int) -> None:
+    """Write what becomes of an admission of a budget; `now` is a second, `today` a day."""
+    taken, more = end.admission, end.more
+    if more > 0:
+        spend(connection, budget, Cost(tokens=more), now, today)
+    elif more < 0:
+        _give_back(connection, budget.subject, -more, taken.second, taken.day)
+    if taken.lease:
+        row = (budget.subject, taken.lease)
+        connection.execute("DELETE FROM lease WHERE subject = ? AND id = ?", row)
+
+
+def _give_back(
     connection: sqlite3.Connection, subject: str, tokens: int, second: int, day: int
 ) -> None:
-    """Count fewer tokens in a second and on a day, where that is still known."""
     connection.execute(
         "UPDATE bucket SET tokens = max(0, tokens - ?) WHERE subject = ? AND second = ?",
         (tokens, subject, second),

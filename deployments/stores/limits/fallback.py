@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from deployments.errors import StoreUnavailable
-from deployments.stores.limits.admission import Admission, Budget, Cost, Exceeded, LimitStore
+from deployments.stores.limits.admission import Admission, Budget, Cost, End, Exceeded, LimitStore
 
 PAUSE_S = 1.0
 """For how long nobody asks a store that did not answer."""
@@ -53,23 +53,17 @@ class FallbackLimits:
         self.on_fallback()
         return admission
 
-    def settle(self, admission: Admission, tokens: int, *, may_wait: bool = True) -> None:
-        """Settle where it was taken; what cannot be counts as it was taken."""
-        if admission.store is not self._shared:
-            self._own.settle(admission, tokens, may_wait=may_wait)
-        elif self._may_ask(may_wait):
+    def finish(self, ends: Sequence[End], *, may_wait: bool = True) -> None:
+        """Finish where it was taken; what cannot be counts as taken, and leases run out."""
+        own = [end for end in ends if end.admission.store is self._own]
+        shared = [end for end in ends if end.admission.store is not self._own]
+        for end in shared:
+            self.forget(end.admission)
+        if own:
+            self._own.finish(own, may_wait=may_wait)
+        if shared and self._may_ask(may_wait):
             with self._watched():
-                self._shared.settle(admission, tokens, may_wait=may_wait)
-
-    def release(self, admission: Admission, *, may_wait: bool = True) -> None:
-        """Release where it was taken; what cannot be runs out."""
-        if admission.store is not self._shared:
-            self._own.release(admission, may_wait=may_wait)
-            return
-        self.forget(admission)
-        if self._may_ask(may_wait):
-            with self._watched():
-                self._shared.release(admission, may_wait=may_wait)
+                self._shared.finish(shared, may_wait=may_wait)
 
     def forget(self, admission: Admission) -> None:
         """Let a lease run out."""

@@ -9,9 +9,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from deployments.errors import StoreUnavailable
-from deployments.stores.ids import new_id
-from deployments.stores.limits.admission import Admission, Budget, Busy, Cost
-from deployments.stores.limits.redis_script import RENEW, SETTLE, TAKE
+from deployments.stores.limits.admission import Admission, Budget, Busy, Cost, End, new_lease
+from deployments.stores.limits.redis_script import FINISH, RENEW, TAKE
 from deployments.stores.limits.windows import DAY_S, LEASE_S, Used, refused, standing
 
 TIMEOUT_S = 0.1
@@ -38,14 +37,14 @@ class RedisLimits:
             decode_responses=True,
         )
         self._take = self._redis.register_script(TAKE)
-        self._settle = self._redis.register_script(SETTLE)
+        self._finish = self._redis.register_script(FINISH)
         self._renew = self._redis.register_script(RENEW)
         self._held: dict[str, Admission] = {}
 
     def take(self, budgets: Sequence[Budget], cost: Cost, *, may_wait: bool = True) -> Admission:
         """Take a cost of all budgets, or raise as `LimitStore` says."""
         _check(may_wait)
-        lease = new_id("lease") if cost.is_leased else ""
+        lease = new_lease(budgets, cost)
         keys = [key for budget in budgets for key in (_hash(budget), _leases(budget))]
         given: list[str | int] = [cost.requests, cost.tokens, lease, LEASE_MS]
         for budget in budgets:
@@ -66,30 +65,25 @@ class RedisLimits:
             self._held[lease] = admission
         return admission
 
-    def settle(self, admission: Admission, tokens: int, *, may_wait: bool = True) -> None:
-        """Have an admission count other tokens than it took."""
-        more = tokens - admission.cost.tokens
-        if not more:
+    def finish(self, ends: Sequence[End], *, may_wait: bool = True) -> None:
+        """Settle tokens, and give leases back."""
+        for end in ends:
+            self.forget(end.admission)
+        if not any(end.changes for end in ends):
             return
         _check(may_wait)
-        given = [more, admission.second, admission.day]
-        for budget in admission.budgets:
-            limits = budget.limits
-            is_minute = limits.requests_per_minute or limits.tokens_per_minute
-            given += [int(bool(is_minute)), int(bool(limits.tokens_per_day))]
+        keys: list[str] = []
+        given: list[str | int] = []
+        for end in ends:
+            taken = end.admission
+            for budget in taken.budgets:
+                keys += [_hash(budget), _leases(budget)]
+                limits = budget.limits
+                is_minute = limits.requests_per_minute or limits.tokens_per_minute
+                given += [end.more, taken.second, taken.day, taken.lease]
+                given += [int(bool(is_minute)), int(bool(limits.tokens_per_day))]
         with _translated():
-            self._settle([_hash(budget) for budget in admission.budgets], given)
-
-    def release(self, admission: Admission, *, may_wait: bool = True) -> None:
-        """Give a lease back."""
-        if not admission.lease:
-            return
-        self.forget(admission)
-        _check(may_wait)
-        with _translated(), self._redis.pipeline(transaction=False) as pipeline:
-            for budget in admission.budgets:
-                pipeline.zrem(_leases(budget), admission.lease)
-            pipeline.execute()
+            self._finish(keys, given)
 
     def forget(self, admission: Admission) -> None:
         """Let a lease run out."""

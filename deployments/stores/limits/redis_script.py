@@ -78,18 +78,17 @@ end
 return answer
 """
 
-SETTLE = """
-local more, second, day = tonumber(ARGV[1]), ARGV[2], ARGV[3]
-if more > 0 then
-  second = redis.call('TIME')[1]
-  day = math.floor(tonumber(second) / 86400)
-end
-for i, hash in ipairs(KEYS) do
-  local has_minute, has_day = ARGV[2 + 2 * i] == '1', ARGV[3 + 2 * i] == '1'
+FINISH = """
+local now = redis.call('TIME')[1]
+local today = math.floor(tonumber(now) / 86400)
+for i = 1, #KEYS, 2 do
+  local hash, base = KEYS[i], (i - 1) * 3
+  local more, second, day = tonumber(ARGV[base + 1]), ARGV[base + 2], ARGV[base + 3]
+  if more > 0 then second, day = now, today end
   local fields = {}
-  if has_minute then fields[#fields + 1] = 't:' .. second end
-  if has_day then fields[#fields + 1] = 'd:' .. day end
-  for _, field in ipairs(fields) do
+  if ARGV[base + 5] == '1' then fields[#fields + 1] = 't:' .. second end
+  if ARGV[base + 6] == '1' then fields[#fields + 1] = 'd:' .. day end
+  for _, field in ipairs(more ~= 0 and fields or {}) do
     local known = tonumber(redis.call('HGET', hash, field) or '0')
     if known + more > 0 then
       redis.call('HSET', hash, field, known + more)
@@ -98,8 +97,9 @@ for i, hash in ipairs(KEYS) do
     end
   end
   if more > 0 and redis.call('TTL', hash) < 120 then
-    redis.call('EXPIRE', hash, has_day and 7 * 86400 or 120)
+    redis.call('EXPIRE', hash, ARGV[base + 6] == '1' and 7 * 86400 or 120)
   end
+  if ARGV[base + 4] ~= '' then redis.call('ZREM', KEYS[i + 1], ARGV[base + 4]) end
 end
 """
 

@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deployments.errors import Overloaded
-from deployments.stores.ids import new_id
-from deployments.stores.limits.admission import Admission, Budget, Busy, Cost
-from deployments.stores.limits.counts import give_back, spend, used_by
+from deployments.stores.limits.admission import Admission, Budget, Busy, Cost, End, new_lease
+from deployments.stores.limits.counts import settle, spend, used_by
 from deployments.stores.limits.file import LimitsFile
 from deployments.stores.limits.windows import DAY_S, LEASE_S, WINDOW_S, refused, standing
 
@@ -50,7 +49,7 @@ class SqliteLimits:
 
     def take(self, budgets: Sequence[Budget], cost: Cost, *, may_wait: bool = True) -> Admission:
         """Take a cost of all budgets, or raise as `LimitStore` says."""
-        lease = new_id("lease") if cost.is_leased else ""
+        lease = new_lease(budgets, cost)
         with self._write(may_wait) as connection:
             now_s, wall_s = self._clock(), self._wall_clock()
             second, day = int(now_s), int(wall_s // DAY_S)
@@ -69,27 +68,17 @@ class SqliteLimits:
             self._held[lease] = admission
         return admission
 
-    def settle(self, admission: Admission, tokens: int, *, may_wait: bool = True) -> None:
-        """Have an admission count other tokens than it took."""
-        more = tokens - admission.cost.tokens
-        if not more:
+    def finish(self, ends: Sequence[End], *, may_wait: bool = True) -> None:
+        """Settle tokens, and give leases back."""
+        for end in ends:
+            self.forget(end.admission)
+        if not any(end.changes for end in ends):
             return
         with self._write(may_wait) as connection:
             now, today = int(self._clock()), int(self._wall_clock() // DAY_S)
-            for budget in admission.budgets:
-                if more > 0:
-                    spend(connection, budget, Cost(tokens=more), now, today)
-                else:
-                    give_back(connection, budget.subject, -more, admission.second, admission.day)
-
-    def release(self, admission: Admission, *, may_wait: bool = True) -> None:
-        """Give a lease back."""
-        if not admission.lease:
-            return
-        self.forget(admission)
-        with self._write(may_wait) as connection:
-            rows = [(budget.subject, admission.lease) for budget in admission.budgets]
-            connection.executemany("DELETE FROM lease WHERE subject = ? AND id = ?", rows)
+            for end in ends:
+                for budget in end.admission.budgets:
+                    settle(connection, budget, end, now, today)
 
     def forget(self, admission: Admission) -> None:
         """Let a lease run out."""

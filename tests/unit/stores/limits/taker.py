@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from deployments.errors import RagError
-from deployments.stores.limits.admission import Budget, Cost, LimitStore
+from deployments.stores.limits.admission import Admission, Budget, Cost, End, LimitStore
 from deployments.stores.limits.redis_limits import RedisLimits
 from deployments.stores.limits.sqlite_limits import SqliteLimits
 from deployments.stores.limits.tending import Tending
@@ -53,10 +53,10 @@ def hammer(kind: str, where: str, limit: int, at_once: int, tries: int) -> None:
             spans.append((began_s, time.monotonic()))
             release(admission)
 
-    def release(admission: object) -> None:
+    def release(admission: Admission) -> None:
         while True:
             try:
-                return store.release(admission)  # type: ignore[arg-type]
+                return store.finish([End(admission, admission.cost.tokens)])
             except RagError:
                 continue
 

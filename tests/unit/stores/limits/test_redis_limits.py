@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from deployments.errors import StoreUnavailable
-from deployments.stores.limits.admission import Budget, Busy, Cost, Exceeded
+from deployments.stores.limits.admission import Budget, Busy, Cost, End, Exceeded
 from deployments.stores.limits.fallback import FallbackLimits
 from deployments.stores.limits.redis_limits import LIMITS_OF_SCRIPT, RedisLimits
 from deployments.stores.limits.sqlite_limits import SqliteLimits
@@ -98,10 +98,10 @@ def test_tokens_are_settled_down_and_up(store: RedisLimits, client: redis.Redis,
     first = store.take(budgets, Cost(tokens=80))
     with pytest.raises(Exceeded):
         store.take(budgets, Cost(tokens=30))
-    store.settle(first, 50)
+    store.finish([End(first, 50)])
     second = store.take(budgets, Cost(tokens=30))
     shifted(client, -59)
-    store.settle(second, 60)
+    store.finish([End(second, 60)])
     shifted(client, -5)
     left = {"tokens_per_minute": 69, "tokens_per_day": 0}[kind]
     if left:
@@ -135,7 +135,7 @@ def test_leases_are_renewed_released_and_run_out(store: RedisLimits, client: red
     shifted(client, -15)
     third = store.take(budgets, LEASE)
     assert num_taken(store, budgets, LEASE) == 0
-    store.release(third)
+    store.finish([End(third, third.cost.tokens)])
     assert num_taken(store, budgets, LEASE) == 1
 
 
@@ -143,7 +143,7 @@ def test_nothing_stays_in_redis_for_ever(store: RedisLimits, client: redis.Redis
     limits = Limits(9, 9, 9, 9)
     admission = store.take([Budget("key:a", limits)], Cost(1, 1, is_leased=True))
     store.take([Budget("key:b", Limits(tokens_per_minute=9))], Cost(tokens=1))
-    store.settle(admission, 5)
+    store.finish([End(admission, 5)])
     names = client.keys()
     assert names
     assert all(client.ttl(name) > 0 for name in names)
@@ -184,7 +184,7 @@ def test_fallback_keeps_limits_while_redis_is_away(
             assert num_taken(store, budgets, LEASE) == 5
         assert len([one for one in caplog.records if "Redis" in one.message]) == 1
         assert len(fallbacks) == 20
-        store.release(admission)
+        store.finish([End(admission, admission.cost.tokens)])
         assert not shared._held
         server.start()
         assert store.take(of(max_concurrent=99), LEASE).store is own

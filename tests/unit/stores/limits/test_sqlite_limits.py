@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deployments.stores.limits.admission import Budget, Cost, Exceeded
+from deployments.stores.limits.admission import Budget, Cost, End, Exceeded
 from deployments.stores.limits.sqlite_limits import SqliteLimits
 from deployments.types.access import Limits
 
@@ -109,10 +109,10 @@ def test_tokens_are_settled_down_and_up(host: Host) -> None:
     first = host.one.take(budgets, Cost(tokens=80))
     with pytest.raises(Exceeded):
         host.other.take(budgets, Cost(tokens=30))
-    host.one.settle(first, 50)
+    host.one.finish([End(first, 50)])
     second = host.other.take(budgets, Cost(tokens=30))
     host.move(59)
-    host.other.settle(second, 60)  # 30 more than were taken: they count from now on
+    host.other.finish([End(second, 60)])  # 30 more than were taken: they count from now on
     host.move(2)
     gauge = host.one.take(budgets, Cost(tokens=1)).standing.tokens
     assert gauge is not None
@@ -157,8 +157,8 @@ def test_leases_come_back_when_released(host: Host) -> None:
     budgets = of(max_concurrent=2)
     first = host.one.take(budgets, LEASE)
     assert num_taken(host, budgets, LEASE) == 1
-    host.one.release(first)
-    host.one.release(first)
+    host.one.finish([End(first, first.cost.tokens)])
+    host.one.finish([End(first, first.cost.tokens)])
     assert num_taken(host, budgets, LEASE) == 1
 
 
