@@ -7,7 +7,7 @@ section. Secrets and per-host addresses come from the environment (`Settings`) a
 from ipaddress import ip_network
 from itertools import chain
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -210,6 +210,15 @@ class AuditArgs(Args):
     )
 
 
+class LimitArgs(Args):
+    """How much may be asked; null: as much as there is."""
+
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_day: int | None = Field(default=None, ge=1, description="of a day in UTC")
+    max_concurrent: int | None = Field(default=None, ge=1, description="requests at once")
+
+
 class IngressArgs(Args):
     """Limits that the ingress puts on every request."""
 
@@ -228,6 +237,15 @@ class IngressArgs(Args):
     max_documents_per_call: int = Field(default=1000, ge=1)
     addresses: AddressArgs = AddressArgs()
     audit: AuditArgs = AuditArgs()
+    key_limits: LimitArgs = Field(
+        default=LimitArgs(), description="of every key that is no admin's, where it has none itself"
+    )
+    limits: dict[Annotated[str, Field(pattern="^/")], LimitArgs] = Field(
+        default={}, description="of each tenant on paths that begin so, such as `/v1/chat/`"
+    )
+    assumed_max_tokens: int = Field(
+        default=512, ge=1, description="of an answer whose request does not say, until it is there"
+    )
     second_factor: Literal["required", "enrolled"] = Field(
         default="required",
         description="what can hurt asks for a one-time code: of every key, or of those that have "
@@ -244,6 +262,9 @@ class Settings(BaseSettings):
     http_port: int = Field(default=8080, ge=1, le=65535)
     https_port: int = Field(default=8443, ge=1, le=65535)
     database_url: str = ""
+    redis_url: str = Field(
+        default="", description="where limits are counted; empty: in the state folder of each host"
+    )
     transfer_roots: str = Field(
         default="",
         description="folders and `scheme://bucket/prefix` that exports may be written below and "

@@ -44,6 +44,7 @@ from deployments.ingress.openapi import openapi_of
 from deployments.ingress.rerank.routes import rerank_router
 from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
+from deployments.stores.limits.admission import LimitStore
 from deployments.stores.replays import Replays
 
 DESCRIPTION = (
@@ -86,6 +87,7 @@ def build_app(
     audit: Audit | None = None,
     edge_secret: str = "",
     is_behind_serve: bool = False,
+    limits: LimitStore | None = None,
 ) -> App:
     """Return the ASGI application.
 
@@ -101,6 +103,7 @@ def build_app(
         audit: where every call is written down; None: nowhere.
         edge_secret: what the edge proves itself with; empty: there is none.
         is_behind_serve: whether Serve names the requests, and echoes their names.
+        limits: where it is counted what limits are for; without, what has limits is refused.
     """
     metrics = metrics or Metrics()
     own = metrics
@@ -127,6 +130,7 @@ def build_app(
         operation_of=partial(operation_of, routes),
         edge_secret=edge_secret,
         is_behind_serve=is_behind_serve,
+        limits=limits,
     )
 
 

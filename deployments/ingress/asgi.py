@@ -48,6 +48,9 @@ class Exchange:
         self.is_complete = False
         self.settle: Settle | None = None
         self._is_replaced = False
+        self.extra_headers: Callable[[], list[tuple[bytes, bytes]]] = list
+        self.before_end: Callable[[], Awaitable[None]] | None = None
+        """Awaited before the last byte leaves, after which the client may come again."""
 
     async def send(self, message: Message) -> None:
         """Pass an ASGI message on, unless another response has taken its place."""
@@ -63,7 +66,10 @@ class Exchange:
 
     async def _pass_on(self, message: Message) -> None:
         if message["type"] == "http.response.body":
-            self.is_complete = not message.get("more_body", False)
+            is_last = not message.get("more_body", False)
+            if is_last and self.before_end is not None:
+                await self.before_end()
+            self.is_complete = is_last
         elif message["type"] == "http.response.start":
             self.status = message["status"]
             message = {**message, "headers": self._with_ours(message.get("headers", ()))}
@@ -74,4 +80,4 @@ class Exchange:
         ours = [(name, value) for name, value in SAFE_HEADERS.items() if name not in given]
         if not self._is_id_echoed:
             ours.append((b"x-request-id", self.request_id.encode()))
-        return [*headers, *ours]
+        return [*headers, *ours, *self.extra_headers()]

@@ -3,12 +3,14 @@
 Plain ASGI. It does not know routes beyond those that need no key.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 
 from deployments.config import IngressArgs
-from deployments.errors import Overloaded, RagError
+from deployments.errors import RagError
 from deployments.ingress.addresses import Addresses, check_key
 from deployments.ingress.asgi import App, Exchange, Message, Receive, Scope, Send, header, path_of
 from deployments.ingress.auth import Key, KeyVerifier, bearer_of
@@ -16,12 +18,15 @@ from deployments.ingress.body import BodyReader, ClientGone, call_while_connecte
 from deployments.ingress.entry import CURRENT, Audit, Entry, fail
 from deployments.ingress.failure import failure_of
 from deployments.ingress.faults import log_fault
+from deployments.ingress.metering import Meter, Ticket
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
 from deployments.ingress.peer import Address, Peers
+from deployments.ingress.slots import Slots
 from deployments.ingress.strangers import Strangers
 from deployments.stores.grants import networks
 from deployments.stores.ids import new_id
 from deployments.stores.key_rows import Key as StoredKey
+from deployments.stores.limits.admission import LimitStore
 from deployments.types.access import Grants
 
 HEALTH = frozenset({"/v1/health", "/v1/health/ready"})
@@ -54,14 +59,15 @@ class Gate:
         operation_of: Callable[[Scope], str] = lambda _: "",
         edge_secret: str = "",
         is_behind_serve: bool = False,
+        limits: LimitStore | None = None,
     ) -> None:
         self._app = app
         self._peers = Peers(edge_secret, networks(args.addresses.trusted_proxies))
         self._addresses = Addresses(args.addresses)
         self._keys = Strangers(keys)
         self._bodies = BodyReader(args.max_body_bytes, args.request_timeout_s)
-        self._max_in_flight = args.max_requests_in_flight
-        self._in_flight = 0
+        self._slots = Slots(args.max_requests_in_flight, args.max_wait_s)
+        self._meter = Meter(limits, args, metrics)
         self._metrics = metrics
         self._audit = audit
         self._operation_of = operation_of
@@ -87,6 +93,8 @@ class Gate:
             log_fault(exc, exchange.request_id)
             await _refuse(RagError(), exchange, scope)
         finally:
+            if "ticket" in scope["state"]:
+                scope["state"]["ticket"].close(exchange.status or CLIENT_GONE)
             duration_s = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "other")
             self._metrics.count_request(
@@ -131,16 +139,14 @@ class Gate:
             await call_while_connected(self._app, scope, receive, exchange, b"")
             return
         scope["state"]["address"] = address
-        scope["state"]["key"] = await self._key(scope, path, address)
-        if self._in_flight >= self._max_in_flight:
-            raise Overloaded("this server is working on all it can; try again shortly")
-        self._in_flight += 1
-        self._metrics.in_flight.inc()
-        try:
-            await self._answer(scope, receive, exchange)
-        finally:
-            self._in_flight -= 1
-            self._metrics.in_flight.dec()
+        key = scope["state"]["key"] = await self._key(scope, path, address)
+        ticket = scope["state"]["ticket"] = self._meter.ticket(key, path)
+        exchange.extra_headers = ticket.headers
+        exchange.before_end = partial(_settle, ticket, exchange)
+        await ticket.admit()
+        async with self._slots.one(key.tenant):
+            with self._metrics.in_flight.track_inprogress():
+                await self._answer(scope, receive, exchange)
 
     async def _key(self, scope: Scope, path: str, address: Address) -> Key:
         if path == METRICS and self._addresses.may_scrape(address):
@@ -157,6 +163,12 @@ class Gate:
             await call_while_connected(self._app, scope, receive, exchange, body)
         finally:
             self._bodies.release(len(body))
+
+
+async def _settle(ticket: Ticket, exchange: Exchange) -> None:
+    ending = ticket.close(exchange.status)
+    if ending is not None:
+        await asyncio.wrap_future(ending)
 
 
 async def _refuse(error: RagError, exchange: Exchange, scope: Scope) -> None:

@@ -38,6 +38,14 @@ class Metrics:
         self._dropped = Gauge(
             "ragserve_audit_dropped", "Records that found no room", registry=self.registry
         )
+        self._limited = Counter(
+            "ragserve_limited", "Requests that a limit refused", ["limit"], registry=self.registry
+        )
+        self._fallbacks = Counter(
+            "ragserve_limits_fallbacks",
+            "Requests counted on their host alone, for Redis did not answer",
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "ragserve_requests_in_flight", "Requests being answered", registry=self.registry
         )
@@ -62,6 +70,14 @@ class Metrics:
         self._tokens.labels("prompt").inc(prompt)
         self._tokens.labels("completion").inc(completion)
         entry.count_tokens(prompt, completion)
+
+    def count_limited(self, limit: str) -> None:
+        """Count a request that was refused; `limit` is the name of a limit."""
+        self._limited.labels(limit.removeprefix("limits.")).inc()
+
+    def count_fallback(self) -> None:
+        """Count a request whose limits hold on this host only."""
+        self._fallbacks.inc()
 
     def text(self) -> bytes:
         """Return the counters in Prometheus' text format."""

@@ -100,12 +100,31 @@ ERRORS = {
     413: "The body or a document is too large",
     422: "A file could not be turned into text",
     424: "The model failed (TEI's form)",
-    429: "Everything is busy (TEI's form)",
+    429: "A limit has no room for the request now (TEI's form: or everything is busy)",
     500: "Our fault",
     507: "The machines have too little free for the model",
     502: "A model's replica was lost; safe to retry",
     503: "Everything is busy, or the database does not answer; retry later",
     504: "The request did not finish before its deadline",
+}
+
+RATE_HEADERS: dict[str, Any] = {
+    "Retry-After": {
+        "description": "Seconds until there is room",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    **{
+        f"x-ratelimit-{what}-{kind}": {
+            "description": f"Of {kind}: {description}; also with what is answered",
+            "schema": {"type": "string"},
+        }
+        for kind in ("requests", "tokens")
+        for what, description in (
+            ("limit", "the tightest limit"),
+            ("remaining", "what is left of it"),
+            ("reset", "how long until nothing of it is used, such as `1m5s`"),
+        )
+    },
 }
 
 
@@ -136,12 +155,14 @@ def describe(
         extra["x-required-scope"] = rule
     if body is not None:
         extra["requestBody"] = {"required": True, "content": json_of(body)}
-    statuses = {*errors} if is_public else {*errors, 400, 401, 413, 500, 503, 504}
+    statuses = {*errors} if is_public else {*errors, 400, 401, 413, 429, 500, 503, 504}
     statuses |= {403} if is_scoped else set()
     refused = {
         one: {"description": ERRORS[one], "content": json_of(ErrorResponse)}
         for one in sorted(statuses)
     }
+    if 429 in refused:
+        refused[429]["headers"] = RATE_HEADERS
     return {
         "operation_id": operation_id,
         "openapi_extra": extra,

@@ -25,6 +25,7 @@ from deployments.ingress.second_factor import ThreadedFactors
 from deployments.stores.audit.log import open_audit
 from deployments.stores.database import Database
 from deployments.stores.keys import open_keys
+from deployments.stores.limits.opening import open_limits
 from deployments.stores.pepper import edge_secret
 from deployments.stores.replays import Replays
 from deployments.stores.second_factors import SecondFactors
@@ -57,6 +58,7 @@ class Ingress:
         self._metrics = Metrics()
         settings = Settings()
         self._keys = ThreadedKeys(open_keys(settings))
+        self._limits = open_limits(settings, on_fallback=self._metrics.count_fallback)
         database = Database(settings.database, pool_size=1)
         self._audit = open_audit(settings, args.audit)
         self._audit.start()
@@ -77,6 +79,7 @@ class Ingress:
             metrics_source=self._cluster_metrics,
             edge_secret=edge_secret(Settings().state_path),
             is_behind_serve=True,
+            limits=self._limits,
         )
         return _with_calls_apart(app)
 

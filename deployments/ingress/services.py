@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -29,6 +29,7 @@ from deployments.ingress.generation import (
 from deployments.ingress.graph import Graph
 from deployments.ingress.json_body import read_json
 from deployments.ingress.key_graph import KeyGraph
+from deployments.ingress.metering import Ticket, estimated
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.schemas.sampling import RetrievalOptions
 from deployments.ingress.second_factor import SecondFactorCheck
@@ -49,6 +50,11 @@ MetricsSource = Callable[[], Awaitable[bytes]]
 
 class ChatBody(Protocol):
     """What the bodies of the chat routes have in common."""
+
+    @property
+    def messages(self) -> Sequence[Any] | None:
+        """Return the turns; None: there is a prompt in their place."""
+        ...
 
     @property
     def model(self) -> str | None:
@@ -116,8 +122,43 @@ class Services:
         """Return the validated JSON body; raises InvalidRequest."""
         return await read_json(request, model, self.args.max_json_depth)
 
-    def chat(self, request: Request, body: ChatBody) -> tuple[Target, Events]:
-        """Return who answers a chat, and the events of the answer; nothing runs yet."""
+    async def reserve(
+        self,
+        request: Request,
+        texts: Iterable[str],
+        *,
+        param: str,
+        completion: int = 0,
+    ) -> None:
+        """Reserve of the limits what a request may cost; raises as `Ticket.reserve`.
+
+        Args:
+            request: whose limits.
+            texts: go in.
+            param: the field that they come from.
+            completion: tokens that may come out.
+        """
+        ticket: Ticket = request.state.ticket
+        if ticket.counts_tokens:
+            await ticket.reserve(estimated(texts), completion, param=param)
+
+    def count_tokens(self, request: Request, prompt: int, completion: int = 0) -> None:
+        """Count what a request did cost."""
+        self.metrics.count_tokens(prompt, completion)
+        request.state.ticket.measure(prompt + completion)
+
+    def max_completion(self, sampling: SamplingParams, num_choices: int) -> int:
+        """Return how many tokens may come out; about, where the request does not say."""
+        given = sampling.max_tokens
+        return (self.args.assumed_max_tokens if given is None else given) * num_choices
+
+    async def chat(self, request: Request, body: ChatBody) -> tuple[Target, Events]:
+        """Return who answers a chat, and the events of the answer; nothing runs yet.
+
+        Raises:
+            RateLimited: the key's limits have no room for it now.
+            InvalidRequest: they never will.
+        """
         graph = self.graph_of(request)
         retrieval = body.retrieval.retrieval() if body.retrieval else None
         target = target_of(graph, body.model, retrieval)
@@ -130,16 +171,22 @@ class Services:
             model=target.generator,
             fallbacks=body.fallback_models,
         )
+        await self.reserve(
+            request,
+            (message.content for message in generation.messages or ()),
+            param="prompt" if body.messages is None else "messages",
+            completion=self.max_completion(generation.sampling, generation.n),
+        )
         return target, events_of(graph, target, generation, self.args.request_timeout_s)
 
-    async def answer(self, events: Events, num_choices: int) -> Answer:
+    async def answer(self, request: Request, events: Events, num_choices: int) -> Answer:
         """Return a whole answer within the deadline."""
         try:
             async with asyncio.timeout(self.args.request_timeout_s), aclosing(events):
                 answer = await collect(events, num_choices)
         except TimeoutError:
             raise too_late() from None
-        self.metrics.count_tokens(answer.prompt_tokens, answer.completion_tokens)
+        self.count_tokens(request, answer.prompt_tokens, answer.completion_tokens)
         return answer
 
     async def stream(self, request: Request, events: Events, encoder: Encoder) -> Response:
@@ -148,12 +195,19 @@ class Services:
         events = await begin(events, deadline)
         waited_s = time.perf_counter() - request.state.started
         self.metrics.observe_first_delta(request.scope["route"].path, waited_s)
+
+        def count(prompt: int, completion: int) -> None:
+            if encoder.answer.is_whole:
+                self.count_tokens(request, prompt, completion)
+            else:  # what was reserved counts: nobody has counted the tokens that went out
+                self.metrics.count_tokens(prompt, completion)
+
         return EventStream(
             events,
             encoder,
             heartbeat_s=self.args.heartbeat_s,
             deadline=deadline,
-            on_tokens=self.metrics.count_tokens,
+            on_tokens=count,
         )
 
 

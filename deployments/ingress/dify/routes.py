@@ -56,6 +56,7 @@ async def _found(services: Services, request: Request, body: DifyRetrieval) -> l
     )
     timeout_s = services.args.request_timeout_s
     graph = services.graph_of(request)
+    await services.reserve(request, [body.query], param="query")
     chunks = await graph.search(search, timeout_s=timeout_s, is_reranked=True)
     return [chunk for chunk in chunks if chunk.score >= body.score_threshold]
 

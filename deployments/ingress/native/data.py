@@ -56,6 +56,8 @@ def data_router(services: Services) -> APIRouter:
             first = intake.failures[0].error
             content = {"error": error_object(first, request_id), "errors": errors}
             return json_response(content, first.status)
+        texts = (document.text for document in intake.documents)
+        await services.reserve(request, texts, param="documents")
         stored = await graph.index(body.collection, intake.documents, timeout_s=timeout_s)
         answer = {"collection": body.collection, "documents": stored, "errors": errors}
         if intake.removed is not None:
@@ -74,6 +76,7 @@ def data_router(services: Services) -> APIRouter:
         """
         body = await services.read(request, SearchBody)
         graph = services.graph_of(request)
+        await services.reserve(request, [body.query or ""], param="query")
         chunks = await graph.search(body.request(), timeout_s=timeout_s, is_reranked=body.rerank)
         results = [result_of(chunk, body) for chunk in chunks]
         return json_response({"collection": body.collection, "results": results})
@@ -94,11 +97,12 @@ def data_router(services: Services) -> APIRouter:
         cleaned = body.texts
         if body.clean is not None:
             cleaned = await _clean(body.texts, body.clean, timeout_s)
+        await services.reserve(request, cleaned, param="texts")
         texts = await graph.vectorize(
             cleaned, model=model, overlap_tokens=body.overlap, timeout_s=timeout_s
         )
         total = sum(segment.num_tokens for text in texts for segment in text.segments)
-        services.metrics.count_tokens(total)
+        services.count_tokens(request, total)
         return json_response(
             {
                 "model": model,

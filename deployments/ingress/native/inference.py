@@ -30,12 +30,12 @@ def inference_router(services: Services) -> APIRouter:
         """Answer a prompt or a chat; with `retrieval`, from a collection and with its sources."""
         body = await services.read(request, InferenceRequest)
         request_id = request.state.request_id
-        target, events = services.chat(request, body)
+        target, events = await services.chat(request, body)
         collection = target.retrieval.collection if target.retrieval else ""
         header = {"id": derived_id("inf", request_id), "model": target.model}
         has_logprobs = body.logprobs is not None
         if not body.stream:
-            answer = await services.answer(events, body.num_choices)
+            answer = await services.answer(request, events, body.num_choices)
             return json_response(_inference(header, answer, has_logprobs, collection))
         encoder = InferenceStream(header, body.num_choices, request_id, has_logprobs, collection)
         return await services.stream(request, events, encoder)

@@ -34,7 +34,7 @@ def chat_router(services: Services) -> APIRouter:
         """Answer a chat; a model `rag/<collection>` answers from that collection."""
         body = await services.read(request, ChatCompletionRequest)
         request_id = request.state.request_id
-        target, events = services.chat(request, body)
+        target, events = await services.chat(request, body)
         collection = target.retrieval.collection if target.retrieval else None
         header = {
             "id": derived_id("chatcmpl", request_id),
@@ -42,7 +42,7 @@ def chat_router(services: Services) -> APIRouter:
             "model": target.model,
         }
         if not body.stream:
-            answer = await services.answer(events, body.num_choices)
+            answer = await services.answer(request, events, body.num_choices)
             return json_response(_completion(header, answer, bool(body.logprobs), collection))
         encoder = ChatStream(
             header,

@@ -9,6 +9,7 @@ from deployments.ingress.access import guarded
 from deployments.ingress.generation import Answer, Target, events_of, target_of
 from deployments.ingress.ids import derived_id
 from deployments.ingress.merging import merged
+from deployments.ingress.metering import Ticket, estimated
 from deployments.ingress.openai.completion_stream import CompletionStream
 from deployments.ingress.openai.logprobs import legacy_logprobs
 from deployments.ingress.openai.usage import usage_of
@@ -36,6 +37,7 @@ def completions_router(services: Services) -> APIRouter:
         graph = services.graph_of(request)
         target = _plain_target(graph, body)
         requests = _requests(body, request_id, target.generator)
+        await _reserve(services, request, requests)
         timeout_s = services.args.request_timeout_s
         sources = [events_of(graph, target, one, timeout_s) for one in requests]
         events = sources[0] if len(sources) == 1 else merged(sources, requests[0].n)
@@ -48,7 +50,7 @@ def completions_router(services: Services) -> APIRouter:
         }
         has_logprobs = body.logprobs is not None
         if not body.stream:
-            answer = await services.answer(events, num_choices)
+            answer = await services.answer(request, events, num_choices)
             return json_response(_completion(header, answer, has_logprobs))
         encoder = CompletionStream(
             header,
@@ -84,6 +86,15 @@ def _requests(body: CompletionRequest, request_id: str, model: str) -> list[Gene
         )
         for position, prompt in enumerate(body.prompts())
     ]
+
+
+async def _reserve(services: Services, request: Request, requests: list[GenerationRequest]) -> None:
+    sampling, num_choices = requests[0].sampling, requests[0].n * len(requests)
+    ticket: Ticket = request.state.ticket
+    prompt = estimated(one.prompt for one in requests if one.prompt is not None)
+    prompt += sum(len(one.prompt_token_ids or ()) for one in requests)
+    completion = services.max_completion(sampling, num_choices)
+    await ticket.reserve(prompt, completion, param="prompt")
 
 
 def _completion(header: dict[str, Any], answer: Answer, has_logprobs: bool) -> dict[str, Any]:

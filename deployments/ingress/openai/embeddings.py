@@ -27,13 +27,14 @@ def embeddings_router(services: Services) -> APIRouter:
         body = await services.read(request, EmbeddingRequest)
         graph = services.graph_of(request)
         model = await version_of(graph, body.model, "embedding", graph.embedding_models)
+        await services.reserve(request, body.texts(), param="input")
         timeout_s = services.args.request_timeout_s
         vectors, num_tokens = await graph.embed(body.texts(), model=model, timeout_s=timeout_s)
         if body.dimensions not in {None, vectors.shape[1]}:
             message = f"the model's vectors have {vectors.shape[1]} dimensions"
             raise invalid(message, "dimensions")
         total = sum(num_tokens)
-        services.metrics.count_tokens(total)
+        services.count_tokens(request, total)
         embeddings = _encoded(vectors, is_base64=body.encoding_format == "base64")
         data = [
             {"object": "embedding", "index": index, "embedding": embedding}

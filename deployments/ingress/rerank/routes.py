@@ -15,7 +15,7 @@ from deployments.ingress.ids import derived_id
 from deployments.ingress.json_body import parse, validated
 from deployments.ingress.openapi import REF, describe
 from deployments.ingress.rerank.order import best_first
-from deployments.ingress.rerank.tei import rerank_texts
+from deployments.ingress.rerank.tei import rerank_texts, reserve_pairs
 from deployments.ingress.schemas.compatible import Reranked, RerankedText, TeiErrorResponse
 from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
 from deployments.ingress.schemas.responses import ErrorResponse
@@ -50,10 +50,11 @@ async def _rerank_documents(
     model = body.model
     if model is not None:
         model = await version_of(graph, model, "reranking", graph.reranking_models)
+    await reserve_pairs(services, request, body.query, body.texts(), "documents")
     found = await graph.rerank(
         body.query, body.texts(), model=model, timeout_s=services.args.request_timeout_s
     )
-    services.metrics.count_tokens(found.num_tokens)
+    services.count_tokens(request, found.num_tokens)
     results: list[dict[str, Any]] = []
     for index in best_first(found.scores)[: body.top_n]:
         row: dict[str, Any] = {"index": index, "relevance_score": found.scores[index]}

@@ -1,6 +1,7 @@
 """TEI's rerank: a bare array, best first, and errors in TEI's own form and statuses."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -13,6 +14,7 @@ from deployments.errors import (
     Overloaded,
     PayloadTooLarge,
     RagError,
+    RateLimited,
     StoreUnavailable,
 )
 from deployments.ingress.errors import RETRY_AFTER_S
@@ -26,6 +28,7 @@ ERRORS: tuple[tuple[type[RagError], int, str], ...] = (
     (ContextTooLong, 413, "Validation"),
     (InvalidRequest, 422, "Validation"),
     (Overloaded, 429, "Overloaded"),
+    (RateLimited, 429, "Overloaded"),
     (StoreUnavailable, 503, "Unhealthy"),
     (EngineFailed, 424, "Backend"),
     (RagError, 424, "Backend"),
@@ -49,8 +52,9 @@ async def _rows(services: Services, request: Request, body: TeiRerankRequest) ->
         return json_response({"error": "`texts` cannot be empty", "error_type": "Empty"}, 400)
     timeout_s = services.args.request_timeout_s
     graph = services.graph_of(request)
+    await reserve_pairs(services, request, body.query, body.texts, "texts")
     found = await graph.rerank(body.query, body.texts, timeout_s=timeout_s)
-    services.metrics.count_tokens(found.num_tokens)
+    services.count_tokens(request, found.num_tokens)
     rows: list[dict[str, Any]] = []
     for index in best_first(found.scores):
         score = found.scores[index]
@@ -59,6 +63,13 @@ async def _rows(services: Services, request: Request, body: TeiRerankRequest) ->
             row["text"] = body.texts[index]
         rows.append(row)
     return json_response(rows)
+
+
+async def reserve_pairs(
+    services: Services, request: Request, query: str, texts: Sequence[str], param: str
+) -> None:
+    """Reserve what it costs to read a query beside each text; raises as `Services.reserve`."""
+    await services.reserve(request, [*texts, *[query] * len(texts)], param=param)
 
 
 def logit(score: float) -> float:

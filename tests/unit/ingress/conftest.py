@@ -2,9 +2,10 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -27,6 +28,7 @@ from deployments.ingress.entry import Audit
 from deployments.ingress.metrics import Metrics
 from deployments.stores.ids import new_id, utc_after, utc_now
 from deployments.stores.key_rows import Key
+from deployments.stores.limits.sqlite_limits import SqliteLimits
 from deployments.stores.replays import Replays
 from deployments.stores.second_factors import Enrolment
 from deployments.types.access import SCOPES, Grants, Scope
@@ -154,7 +156,14 @@ Build = Callable[..., App]
 
 
 @pytest.fixture
-def build(graph: FakeGraph, metrics: Metrics) -> Build:
+def limits(tmp_path: Path) -> Iterator[SqliteLimits]:
+    store = SqliteLimits(tmp_path / "limits.db")
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def build(graph: FakeGraph, metrics: Metrics, limits: SqliteLimits) -> Build:
     def built(audit: Audit | None = None, **args: object) -> App:
         return build_app(
             graph,
@@ -165,6 +174,7 @@ def build(graph: FakeGraph, metrics: Metrics) -> Build:
             replays=UNTOUCHED,
             metrics=metrics,
             audit=audit,
+            limits=limits,
         )
 
     return built
