@@ -42,6 +42,11 @@ OTHERS = {
         "short sentence, with the exact names, numbers and words of the passages.\n\n"
         "{passages}\n\nQuestion: {question}"
     ),
+    "fence": (
+        "Question: {question}\n\nUse the passages below to answer the question. Answer in one "
+        "short sentence, with the exact names, numbers and words of the passages.\n\n"
+        "<passages>\n{passages}\n</passages>\n\nQuestion: {question}"
+    ),
     "short": "{passages}\n\nQuestion: {question}\nAnswer:",
     "context": "Context:\n{passages}\n\nAnswer the question using only the context.\n{question}",
     "after": "{passages}\n\nAnswer in one short sentence from the text above: {question}",

@@ -9,13 +9,16 @@ from deployments.types import Grounding, Message
 
 FIELD = re.compile(r"\{(passages|question)\}")
 
+FENCE = re.compile(r"<\s*(/?)\s*passages\s*>", re.IGNORECASE)
+"""What a template puts around the passages; a passage that holds it could end its own fence."""
+
 
 def ground(
     messages: Sequence[Message], grounding: Grounding, num_passages: int
 ) -> tuple[Message, ...]:
     """Return the chat with its last user message in the template, after the best passages.
 
-    Passages and question are data: braces in them are not fields.
+    Passages and question are data: braces in them are not fields, and no passage leaves its fence.
 
     Raises:
         InvalidRequest: there is no user message to ground.
@@ -26,11 +29,15 @@ def ground(
         refused.param = "messages"
         raise refused
     values = {
-        "passages": _listed(grounding.passages[:num_passages]),
+        "passages": _listed([_fenced(one) for one in grounding.passages[:num_passages]]),
         "question": messages[last].content,
     }
     content = FIELD.sub(lambda match: values[match[1]], grounding.template)
     return (*messages[:last], replace(messages[last], content=content), *messages[last + 1 :])
+
+
+def _fenced(passage: str) -> str:
+    return FENCE.sub(r"‹\1passages›", passage)
 
 
 def _listed(passages: Sequence[str]) -> str:
