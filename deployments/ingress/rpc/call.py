@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from deployments.ingress.asgi import App, Message, Scope
+from deployments.ingress.asgi import App, Message, Scope, header
 from deployments.ingress.proto.media import IS_STREAMED, PROTOBUF
 
 HEADERS = frozenset(
@@ -19,6 +19,8 @@ HEADERS = frozenset(
     }
 )
 """Metadata that the application sees, as headers."""
+
+REQUEST_ID = b"x-request-id"
 
 
 class Context(Protocol):
@@ -46,6 +48,7 @@ class Call:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.is_complete = False
+        self._request_id = header(scope, REQUEST_ID)
         self.task = asyncio.create_task(self._run(app, scope))
 
     async def begun(self) -> None:
@@ -87,6 +90,8 @@ class Call:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status, self.headers = message["status"], list(message.get("headers", ()))
+            if REQUEST_ID not in dict(self.headers):  # it has the name that the edge gave it
+                self.headers.append((REQUEST_ID, self._request_id.encode("latin-1")))
             self._begun.set()
         elif message["type"] == "http.response.body":
             if message.get("body"):
