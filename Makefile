@@ -74,13 +74,13 @@ lint: install-dev ## Check format, lint rules and the direction of imports
 typecheck: install-dev ## Check types
 	$(BIN)/mypy
 
-servers: ## Install PostgreSQL and a C compiler for the tests, where missing
+servers: ## Install what the tests need besides Python, where missing
 	@tests/servers/install
 
 test-unit: install-dev servers ## Tests without a cluster
 	$(BIN)/pytest tests/unit -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-test-integration: install-dev ## Tests on a real local Ray with fake engines
+test-integration: install-dev servers ## Tests on a real local Ray with fake engines
 	$(BIN)/pytest tests/integration $(PYTEST_ARGS)
 
 test-e2e: install-dev ## Tests of the default application over HTTP, with the real models

@@ -66,9 +66,11 @@ def data_router(services: Services) -> APIRouter:
             answer["cleaned"] = [{"id": one, "removed": what} for one, what in removed]
         return json_response(answer)
 
-    @router.post(
-        "/v1/data/search", **describe("search", SearchBody, SearchResult, errors=(404, 409, 502))
+    described = describe(
+        "search", SearchBody, SearchResult, message="Search", errors=(404, 409, 502)
     )
+
+    @router.post("/v1/data/search", **described)
     async def search(request: Request) -> Response:
         """Return matching chunks, best first.
 

@@ -23,11 +23,17 @@ def inference_router(services: Services) -> APIRouter:
     """Return the inference route."""
     router = guarded(tags=["Inference"])
 
-    described = describe("infer", InferenceRequest, Inference, is_stream=True, errors=(404, 502))
+    described = describe(
+        "infer", InferenceRequest, Inference, is_stream=True, message="Text", errors=(404, 502)
+    )
 
     @router.post("/v1/inference", **described)
     async def infer(request: Request) -> Response:
-        """Answer a prompt or a chat; with `retrieval`, from a collection and with its sources."""
+        """Answer a prompt or a chat; with `retrieval`, from a collection and with its sources.
+
+        In Protobuf a stream is messages `TextDelta`, each after its length as a varint; an empty
+        one only says that the server lives.
+        """
         body = await services.read(request, InferenceRequest)
         request_id = request.state.request_id
         target, events = await services.chat(request, body)
