@@ -162,12 +162,10 @@ def describe(
         success["content"] |= _protobuf_of(f"{message}Response")
     statuses = {*errors} if is_public else {*errors, 400, 401, 413, 429, 500, 503, 504}
     statuses |= {403} if is_scoped else set()
-    refused = {
-        one: {"description": ERRORS[one], "content": json_of(ErrorResponse)}
-        for one in sorted(statuses)
+    error = json_of(ErrorResponse) | (_protobuf_of("Error") if message else {})
+    refused: dict[int, dict[str, Any]] = {
+        one: {"description": ERRORS[one], "content": error} for one in sorted(statuses)
     }
-    for one in refused.values() if message else ():
-        one["content"] |= _protobuf_of("Error")
     if 429 in refused:
         refused[429]["headers"] = RATE_HEADERS
     return {

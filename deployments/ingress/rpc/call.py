@@ -60,6 +60,10 @@ class Call:
         while (piece := await self._pieces.get()) is not None:
             yield piece
 
+    async def whole(self) -> bytes:
+        """Return the answer's whole body."""
+        return b"".join([piece async for piece in self.pieces()])
+
     def leave(self) -> None:
         """Tell the application that nobody waits for its answer."""
         self._gone.set()

@@ -6,7 +6,8 @@ for keys, limits and records. A message is not read before the key has been chec
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
@@ -96,30 +97,20 @@ class RpcServer:
         self, route: Route, requests: AsyncIterator[bytes] | None, context: Any
     ) -> bytes:
         """Answer a call with one message."""
-        call = self._call(route, requests, context)
-        try:
-            await call.begun()
-            body = b"".join([piece async for piece in call.pieces()])
-        except asyncio.CancelledError:
-            call.leave()
-            raise
-        await self._check(call, route, body, context)
+        with self._calling(route, requests, context) as call:
+            body = await call.whole()
+            await self._check(call, route, body, context)
         return body
 
     async def stream(self, route: Route, requests: AsyncIterator[bytes], context: Any) -> None:
         """Answer a call with a stream of messages."""
-        call = self._call(route, requests, context)
-        try:
+        with self._calling(route, requests, context) as call:
             await call.begun()
             if call.status != OK:
-                body = b"".join([piece async for piece in call.pieces()])
-                await self._check(call, route, body, context)
+                await self._check(call, route, await call.whole(), context)
             await self._pump(call, context)
-        except asyncio.CancelledError:
-            call.leave()
-            raise
-        if not call.is_complete:
-            await _abort(context, call, broken_off())
+            if not call.is_complete:
+                await _abort(context, call, broken_off())
 
     async def _pump(self, call: Call, context: Any) -> None:
         splitter = Splitter()
@@ -137,7 +128,7 @@ class RpcServer:
             async with asyncio.timeout(WRITE_TIMEOUT_S):
                 await context.write(message)
         except TimeoutError:
-            call.leave()
+            call.leave()  # at once: to abort may take as long as the caller does not read
             error = Error(message="the answer was not read in time", code="deadline_exceeded")
             await _abort(context, call, ending_of(504, error))
 
@@ -149,24 +140,25 @@ class RpcServer:
             break
         if service not in ("", DIFY_SERVICE):
             await context.abort(grpc.StatusCode.NOT_FOUND, "there is no such service")
-        call = self._call(READY, None, context)
-        try:
-            await call.begun()
-            async for _ in call.pieces():
-                pass
-        except asyncio.CancelledError:
-            call.leave()
-            raise
+        with self._calling(READY, None, context) as call:
+            await call.whole()
         state = "SERVING" if call.status == OK else "NOT_SERVING"
         answer: bytes = health_pb2.HealthCheckResponse(status=state).SerializeToString()
         return answer
 
-    def _call(self, route: Route, requests: AsyncIterator[bytes] | None, context: Any) -> Call:
+    @contextmanager
+    def _calling(
+        self, route: Route, requests: AsyncIterator[bytes] | None, context: Any
+    ) -> Iterator[Call]:
+        """Ask the application; however the block ends, nobody waits for more of the answer."""
         scope = scope_of(context, route.method, route.path, route.is_streamed)
         call = Call(self._app, scope, requests)
         self._running.add(call.task)
         call.task.add_done_callback(self._running.discard)
-        return call
+        try:
+            yield call
+        finally:
+            call.leave()
 
     async def _check(self, call: Call, route: Route, body: bytes, context: Any) -> None:
         """Abort a call unless it has succeeded."""
