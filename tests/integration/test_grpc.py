@@ -19,7 +19,7 @@ from tests.stack import ROOT, Stack, free_port, running
 NODE = ROOT / "tests" / "clients" / "node"
 PROTO = ROOT / "deployments" / "ingress" / "proto" / "dify.proto"
 ASK = {"prompt": "hello you", "max_tokens": 5, "temperature": 0}
-LONG = dify_pb2.TextRequest(prompt="x " * 3000, max_tokens=100_000)
+LONG = dify_pb2.TextRequest(prompt="x " * 1000, max_tokens=2000)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,8 @@ def test_replicas_speak_grpc_on_loopback_only(stack: Stack) -> None:
         for one in psutil.net_connections("tcp")
         if one.status == psutil.CONN_LISTEN and one.laddr.port in ports
     }
-    assert listening == {"127.0.0.1"}
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert listening
 
 
 def test_calls_go_on_when_a_replica_is_killed(stack: Stack, stub: Any, metadata: Any) -> None:

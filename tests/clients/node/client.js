@@ -51,7 +51,7 @@ const main = async () => {
     events: await stream(ask),
     anonymous: await call("GenerateText", ask, new grpc.Metadata()),
     wrong: await call("GenerateText", { ...ask, temperature: 3 }),
-    late: await call("GenerateText", { prompt: "x", max_tokens: 100000 }, metadata, {
+    late: await call("GenerateText", { prompt: "x ".repeat(1000), max_tokens: 2000 }, metadata, {
       deadline: Date.now() + 300,
     }),
   };

@@ -178,3 +178,46 @@ async def test_edge_without_grpc_listens_on_nothing_for_it(options: EdgeOptions)
             await asyncio.open_connection(LOOPBACK, options.grpc_port)
     finally:
         await asyncio.to_thread(edge.stop)
+
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+MAX_CONCURRENT_STREAMS = 3
+
+
+async def settings_of(port: int) -> dict[int, int]:
+    """Return what a server of HTTP/2 says first: its settings, by their numbers."""
+    reader, writer = await asyncio.open_connection(LOOPBACK, port)
+    writer.write(PREFACE)
+    head = await reader.readexactly(9)
+    assert head[3] == 4  # SETTINGS
+    content = await reader.readexactly(int.from_bytes(head[:3]))
+    writer.close()
+    pairs = [content[at : at + 6] for at in range(0, len(content), 6)]
+    return {int.from_bytes(one[:2]): int.from_bytes(one[2:]) for one in pairs}
+
+
+async def test_connection_has_a_hundred_calls_at_most(
+    edge: Edge, options: EdgeOptions, replica: RpcServer
+) -> None:
+    """A9: floods of streams."""
+    for port in (options.grpc_port, replica.port):
+        assert (await settings_of(port))[MAX_CONCURRENT_STREAMS] == 100
+
+
+async def test_message_that_does_not_arrive_is_waited_for_ten_seconds(
+    edge: Edge, options: EdgeOptions, replica: RpcServer
+) -> None:
+    """A9: slow bodies."""
+    edge.targets.sync(None, [(LOOPBACK, replica.port)])
+
+    async def never() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    async with plain(options) as channel:
+        method = channel.stream_unary("/ragserve.v1.DifyService/GenerateText")
+        found = await code_of(method(never()))
+    assert found == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "the request did not arrive completely in time",
+    )
