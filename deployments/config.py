@@ -210,6 +210,28 @@ class AuditArgs(Args):
     )
 
 
+class CacheArgs(Args):
+    """For how long answers are kept that a model would give again."""
+
+    ttl_s: float = Field(default=300.0, ge=0, le=86_400, description="0: none is kept")
+    routes: dict[Annotated[str, Field(pattern="^/")], Annotated[float, Field(ge=0, le=86_400)]] = (
+        Field(default={}, description="another ttl_s for a path, such as `/v1/completions`")
+    )
+    memory_mb: int = Field(
+        default=64, ge=1, le=65_536, description="of each ingress replica, where there is no Redis"
+    )
+    max_entry_bytes: int = Field(default=1024 * 1024, ge=1024, description="of one answer")
+
+    @property
+    def is_used(self) -> bool:
+        """Return whether any answer is kept."""
+        return self.ttl_s > 0 or any(ttl_s > 0 for ttl_s in self.routes.values())
+
+    def ttl_of(self, path: str) -> float:
+        """Return for how long answers of a path are kept."""
+        return self.routes.get(path, self.ttl_s)
+
+
 class LimitArgs(Args):
     """How much may be asked; null: as much as there is."""
 
@@ -252,6 +274,7 @@ class IngressArgs(Args):
     limits: dict[Annotated[str, Field(pattern="^/")], LimitArgs] = Field(
         default={}, description="of each tenant on paths that begin so, such as `/v1/chat/`"
     )
+    cache: CacheArgs = CacheArgs()
     assumed_max_tokens: int = Field(
         default=512, ge=1, description="of an answer whose request does not say, until it is there"
     )
@@ -275,7 +298,14 @@ class Settings(BaseSettings):
     grpc_tls_port: int = Field(default=9443, ge=1, le=65535)
     database_url: str = ""
     redis_url: str = Field(
-        default="", description="where limits are counted; empty: in the state folder of each host"
+        default="", description="where limits are counted and answers kept; empty: on each host"
+    )
+    redis_timeout_s: float = Field(
+        default=0.25,
+        gt=0,
+        le=60,
+        description="longest wait of a request for Redis; then each host counts on its own, and "
+        "answers are computed",
     )
     transfer_roots: str = Field(
         default="",

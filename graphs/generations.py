@@ -25,6 +25,7 @@ class Generations:
         self._deliver = generator.options(method_name="deliver")
         self._complete = generator.options(method_name="complete")
         self._inbox = Inbox(node_address())
+        self._model = model
         self._own_ids = frozenset(("", model))
         self._models = models
 
@@ -32,6 +33,21 @@ class Generations:
         """Raise ModelNotFound or ModelUnavailable before any work is done for a request."""
         if request.model not in self._own_ids and not request.fallbacks:
             await self._models.find(request.model, "generation")
+
+    async def pinned(self, model: str) -> tuple[str, str]:
+        """Return the id of one model behind an id, and what runs there: another one in every load.
+
+        Raises:
+            ModelNotFound: no generation model has this id.
+            ModelUnavailable: it is being loaded, or is not loaded any more.
+        """
+        loaded = None
+        if model not in self._own_ids:
+            loaded = await self._models.find(model, "generation")
+        if loaded is None:
+            return self._model, ""
+        adapter = loaded.adapter.id if loaded.adapter is not None else ""
+        return loaded.id, f"{loaded.handle.app_name} {adapter}"
 
     async def events(
         self, request: GenerationRequest, deadline: Deadline

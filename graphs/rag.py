@@ -5,6 +5,7 @@ three handle calls.
 """
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
@@ -22,6 +23,7 @@ from deployments.retriever import Retriever
 from deployments.stores.buckets import Shard
 from deployments.types import (
     AnswerEvent,
+    Basis,
     GenerationRequest,
     PromptAccepted,
     Relevance,
@@ -37,6 +39,7 @@ from graphs.handles import (
     Deadline,
     call,
     call_all,
+    call_every,
     has_peers,
     plainly_pickled,
 )
@@ -85,6 +88,7 @@ class RagGraph(Corpus, ModelOperations):
         self._args = args
         self._generator = plainly_pickled(generator)
         self._answers = Answers(args.answer)
+        self._runs = args.model_dump_json(exclude={"ingress", "models"})
         configured = zip((args.embedder, *args.embedders), handles, strict=True)
         own = [OwnModel("generation", args.generator, self._generator)]
         own += [OwnModel("embedding", one, handle) for one, handle in configured]
@@ -108,6 +112,34 @@ class RagGraph(Corpus, ModelOperations):
     def reranking_models(self) -> Sequence[str]:
         """Return the ids of what can rerank, the default first."""
         return (*self._reranking.models, *self.models.ids("reranking"))
+
+    async def basis(
+        self,
+        request: GenerationRequest,
+        retrieval: Retrieval | None,
+        *,
+        is_greedy_only: bool,
+        timeout_s: float,
+    ) -> Basis | None:
+        """Return what the answer to a request depends on besides; raises as the answer would."""
+        model, runs = await self._generations.pinned(request.model)
+        if is_greedy_only and not self._is_greedy(request, model, retrieval is not None):
+            return None
+        collection = None
+        if retrieval is not None:
+            collection = await self.collection(retrieval.collection, timeout_s=timeout_s)
+        depends = repr((self._runs, runs, collection)).encode()
+        digest = hashlib.blake2b(depends, digest_size=16).hexdigest()
+        return Basis(model, digest)
+
+    def _is_greedy(self, request: GenerationRequest, model: str, is_grounded: bool) -> bool:
+        """Return whether nothing of an answer is left to chance; where nobody says, much is."""
+        heat, own = request.sampling.temperature, self._args.generator
+        if heat is None and is_grounded:
+            heat = self._args.answer.temperature
+        if heat is None and model == own.model:
+            heat = own.default_temperature
+        return heat == 0 or request.sampling.top_k == 1
 
     async def rerank(
         self, query: str, texts: Sequence[str], *, model: str | None = None, timeout_s: float
@@ -174,24 +206,30 @@ class RagGraph(Corpus, ModelOperations):
     async def metrics(self, *, timeout_s: float) -> bytes:
         """Return the cluster's metrics in Prometheus' text format."""
         deadline = Deadline(timeout_s)
-        ingress = serve.get_deployment_handle("Ingress", serve.get_replica_context().app_name)
         reranker = self._reranker
         return cluster_metrics(
             generators=await call_all(self._generator, "stats", deadline),
             embedders=await self._embedders.stats(deadline),
             retrievers=await self._shards.ask_all("stats", deadline=deadline),
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
-            ingresses=await call_all(ingress, "metrics", deadline),
+            ingresses=await call_all(self._ingress(), "metrics", deadline),
         )
 
+    def _ingress(self) -> DeploymentHandle[Any]:
+        return serve.get_deployment_handle("Ingress", serve.get_replica_context().app_name)
+
     async def _forget(self, deadline: Deadline) -> None:
-        """Have the Generator forget too: an answer that has its passages already ends in time."""
+        """Have the Generator forget too: an answer that has its passages already ends in time.
+
+        Then every Ingress: those answers are not kept any more either.
+        """
         late_s = self._args.ingress.request_timeout_s
         await asyncio.gather(
             super()._forget(deadline), call_awake(self._generator, "forget", deadline, late_s)
         )
         if has_peers():
             await self.forget_loaded(late_s, deadline)
+            await call_every(self._ingress(), "forget", deadline)
 
 
 def build(args: RagArgs) -> Application:

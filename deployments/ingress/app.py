@@ -14,6 +14,7 @@ from deployments.config import IngressArgs
 from deployments.errors import RagError
 from deployments.ingress.asgi import App, Scope
 from deployments.ingress.auth import KeyAdmin
+from deployments.ingress.caching.answer_cache import AnswerCache
 from deployments.ingress.dify.routes import dify_router
 from deployments.ingress.docs import docs_router
 from deployments.ingress.entry import Audit, fail
@@ -88,6 +89,7 @@ def build_app(
     edge_secret: str = "",
     is_behind_serve: bool = False,
     limits: LimitStore | None = None,
+    answers: AnswerCache | None = None,
 ) -> App:
     """Return the ASGI application.
 
@@ -104,6 +106,7 @@ def build_app(
         edge_secret: what the edge proves itself with; empty: there is none.
         is_behind_serve: whether Serve names the requests, and echoes their names.
         limits: where it is counted what limits are for; without, what has limits is refused.
+        answers: those that need not be computed again; None: all are computed.
     """
     metrics = metrics or Metrics()
     own = metrics
@@ -113,7 +116,15 @@ def build_app(
 
     second_factor = SecondFactorCheck(factors, args.second_factor)
     services = Services(
-        graph, args, metrics, extract, metrics_source or own_metrics, keys, second_factor, audit
+        graph,
+        args,
+        metrics,
+        extract,
+        metrics_source or own_metrics,
+        keys,
+        second_factor,
+        audit,
+        answers,
     )
     routers = [router_of(services) for router_of in ROUTERS]
     routes = [route for router in routers for route in router.routes]

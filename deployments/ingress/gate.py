@@ -21,6 +21,7 @@ from deployments.ingress.faults import log_fault
 from deployments.ingress.metering import Meter, Ticket
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
 from deployments.ingress.peer import Address, Peers
+from deployments.ingress.rate_headers import Headers
 from deployments.ingress.slots import Slots
 from deployments.ingress.strangers import Strangers
 from deployments.stores.grants import networks
@@ -141,7 +142,7 @@ class Gate:
         scope["state"]["address"] = address
         key = scope["state"]["key"] = await self._key(scope, path, address)
         ticket = scope["state"]["ticket"] = self._meter.ticket(key, path)
-        exchange.extra_headers = ticket.headers
+        exchange.extra_headers = partial(_extra_headers, ticket, scope)
         exchange.before_end = partial(_settle, ticket, exchange)
         await ticket.admit()
         async with self._slots.one(key.tenant):
@@ -163,6 +164,11 @@ class Gate:
             await call_while_connected(self._app, scope, receive, exchange, body)
         finally:
             self._bodies.release(len(body))
+
+
+def _extra_headers(ticket: Ticket, scope: Scope) -> Headers:
+    use = scope["state"].get("cache_use")
+    return [*ticket.headers(), *(use.headers() if use is not None else ())]
 
 
 async def _settle(ticket: Ticket, exchange: Exchange) -> None:

@@ -17,6 +17,7 @@ from deployments.errors import (
     ModelUnavailable,
     RagError,
 )
+from deployments.ingress.caching.use import CacheUse
 from deployments.ingress.tenant_graph import TenantGraph
 from deployments.stores.content import invalid, is_collection_name
 from deployments.types import (
@@ -106,13 +107,17 @@ def unknown_model(param: str = "model") -> ModelNotFound:
 
 
 async def events_of(
-    graph: TenantGraph, target: Target, request: GenerationRequest, timeout_s: float
+    graph: TenantGraph,
+    target: Target,
+    request: GenerationRequest,
+    use: CacheUse,
+    timeout_s: float,
 ) -> Events:
     """Yield the graph's events; closing the generator ends the work behind it."""
     if target.retrieval is None:
-        events = graph.generate(request, timeout_s=timeout_s)
+        events = graph.generate(request, timeout_s=timeout_s, use=use)
     else:
-        events = graph.answer(request, target.retrieval, timeout_s=timeout_s)
+        events = graph.answer(request, target.retrieval, timeout_s=timeout_s, use=use)
     try:
         async with aclosing(events) as source:
             async for event in source:

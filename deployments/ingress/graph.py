@@ -6,6 +6,7 @@ from typing import Protocol
 from deployments.types import (
     Alias,
     AnswerEvent,
+    Basis,
     ClusterStatus,
     CollectionChanges,
     CollectionInfo,
@@ -62,6 +63,20 @@ class Graph(Protocol):
 
     async def resolve(self, model: str, kind: ModelKind) -> str:
         """Return the id of the very model behind an id or alias; of several, the main one."""
+        ...
+
+    async def basis(
+        self,
+        request: GenerationRequest,
+        retrieval: Retrieval | None,
+        *,
+        is_greedy_only: bool,
+        timeout_s: float,
+    ) -> Basis | None:
+        """Return what the answer to a request depends on besides; raises as the answer would.
+
+        With `is_greedy_only`, None where the answer is left to chance.
+        """
         ...
 
     async def load_model(self, order: LoadOrder) -> ModelState:

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from deployments.errors import Forbidden, NotFound
+from deployments.ingress.caching.answer_cache import AnswerCache
+from deployments.ingress.caching.use import CacheUse
 from deployments.ingress.generation import default_of, unknown_model
 from deployments.ingress.graph import Graph
 from deployments.ingress.tenant_graph import TenantGraph
@@ -30,8 +32,10 @@ from deployments.types.access import Grants
 class KeyGraph(TenantGraph):
     """A `TenantGraph` without what the grants leave out."""
 
-    def __init__(self, graph: Graph, tenant: str, grants: Grants) -> None:
-        super().__init__(graph, tenant)
+    def __init__(
+        self, graph: Graph, tenant: str, grants: Grants, answers: AnswerCache | None = None
+    ) -> None:
+        super().__init__(graph, tenant, answers)
         self._grants = grants
 
     @property
@@ -55,20 +59,26 @@ class KeyGraph(TenantGraph):
         return await super().resolve(model, kind)
 
     async def generate(
-        self, request: GenerationRequest, *, timeout_s: float
+        self, request: GenerationRequest, *, timeout_s: float, use: CacheUse | None = None
     ) -> AsyncGenerator[AnswerEvent]:
         """Yield the events of an answer from the model alone."""
         self._check_generators(request)
-        async with aclosing(super().generate(request, timeout_s=timeout_s)) as events:
+        async with aclosing(super().generate(request, timeout_s=timeout_s, use=use)) as events:
             async for event in events:
                 yield event
 
     async def answer(
-        self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
+        self,
+        request: GenerationRequest,
+        retrieval: Retrieval,
+        *,
+        timeout_s: float,
+        use: CacheUse | None = None,
     ) -> AsyncGenerator[AnswerEvent]:
         """Yield the events of an answer from a collection."""
         self._check_generators(request)
-        async with aclosing(super().answer(request, retrieval, timeout_s=timeout_s)) as events:
+        events = super().answer(request, retrieval, timeout_s=timeout_s, use=use)
+        async with aclosing(events):
             async for event in events:
                 yield event
 

@@ -46,6 +46,12 @@ class Metrics:
             "Requests counted on their host alone, for Redis did not answer",
             registry=self.registry,
         )
+        self._cached = Counter(
+            "ragserve_answers",
+            "Answers by how they were had: kept, of a computation under way, or computed",
+            ["cache"],
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "ragserve_requests_in_flight", "Requests being answered", registry=self.registry
         )
@@ -78,6 +84,10 @@ class Metrics:
     def count_fallback(self) -> None:
         """Count a request whose limits hold on this host only."""
         self._fallbacks.inc()
+
+    def count_cached(self, outcome: str) -> None:
+        """Count an answer; `outcome` is one of the cache's few."""
+        self._cached.labels(outcome).inc()
 
     def text(self) -> bytes:
         """Return the counters in Prometheus' text format."""

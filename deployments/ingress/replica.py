@@ -20,6 +20,7 @@ from deployments.engines.extraction.child import extract_in_child
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.auth import ThreadedKeys
+from deployments.ingress.caching.answer_cache import AnswerCache
 from deployments.ingress.entry import handle_call, touch
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.rpc.lifespan import with_rpc
@@ -30,8 +31,9 @@ from deployments.stores.database import Database
 from deployments.stores.keys import open_keys
 from deployments.stores.limits.opening import open_limits
 from deployments.stores.listeners import announce, withdraw
-from deployments.stores.pepper import edge_secret
+from deployments.stores.pepper import edge_secret, pepper
 from deployments.stores.replays import Replays
+from deployments.stores.responses.opening import open_responses
 from deployments.stores.second_factors import SecondFactors
 from deployments.types import (
     AnswerEvent,
@@ -66,6 +68,7 @@ class Ingress:
         database = Database(settings.database, pool_size=1)
         self._audit = open_audit(settings, args.audit)
         self._audit.start()
+        self._answers = self._open_answers(settings)
         self._replays = Replays(database, settings.state_path)
         self._factors = ThreadedFactors(SecondFactors(database, settings.state_path))
 
@@ -84,6 +87,7 @@ class Ingress:
             edge_secret=edge_secret(Settings().state_path),
             is_behind_serve=True,
             limits=self._limits,
+            answers=self._answers,
         )
         apart = _with_calls_apart(app)
         return with_rpc(apart, RpcServer(apart, self._args.rpc), _Seat(Settings().state_path))
@@ -91,6 +95,15 @@ class Ingress:
     def metrics(self) -> bytes:
         """Return this replica's own counters; the graph adds those of all replicas up."""
         return self._metrics.text()
+
+    async def forget(self) -> None:
+        """Remove every answer that is kept: what it rests on may have been erased.
+
+        Raises:
+            StoreUnavailable: answers may still be there.
+        """
+        if self._answers is not None:
+            await self._answers.forget()
 
     async def index(self, collection: str, documents: Sequence[Document]) -> list[IndexedDocument]:
         """Store documents: for callers that hold a handle to the application instead of a URL."""
@@ -122,6 +135,14 @@ class Ingress:
             async for event in events:
                 yield event
             touch("collection", retrieval.collection)
+
+    def _open_answers(self, settings: Settings) -> AnswerCache | None:
+        store = open_responses(settings, self._args.cache)
+        if store is None:
+            return None
+        max_entry_bytes = self._args.cache.max_entry_bytes
+        secret = pepper(settings.state_path)
+        return AnswerCache(store, secret, self._metrics, max_entry_bytes=max_entry_bytes)
 
     async def _cluster_metrics(self) -> bytes:
         page: bytes = await self._graph.metrics(timeout_s=METRICS_TIMEOUT_S)

@@ -15,6 +15,8 @@ from starlette.responses import Response
 from deployments.config import IngressArgs
 from deployments.engines.extraction.document import Extracted
 from deployments.ingress.auth import Key, KeyAdmin
+from deployments.ingress.caching.answer_cache import AnswerCache
+from deployments.ingress.caching.use import CacheUse
 from deployments.ingress.entry import Audit
 from deployments.ingress.generation import (
     Answer,
@@ -104,13 +106,20 @@ class Services:
     keys: KeyAdmin
     second_factor: SecondFactorCheck
     audit: Audit | None = None
+    answers: AnswerCache | None = None
 
     def graph_of(self, request: Request) -> TenantGraph:
         """Return the graph as the request's key sees it."""
         key: Key = request.state.key
         if key.grants.models is None and key.grants.collections is None:
-            return TenantGraph(self._graph, key.tenant)
-        return KeyGraph(self._graph, key.tenant, key.grants)
+            return TenantGraph(self._graph, key.tenant, self.answers)
+        return KeyGraph(self._graph, key.tenant, key.grants, self.answers)
+
+    def cache_use(self, request: Request) -> CacheUse:
+        """Return how a request uses kept answers; raises InvalidRequest."""
+        ttl_s = self.args.cache.ttl_of(request.scope["route"].path)
+        use = request.state.cache_use = CacheUse.of(request.scope, ttl_s)
+        return use
 
     async def maintain(self) -> None:
         """Do the graph's background work until cancelled."""
@@ -164,7 +173,7 @@ class Services:
             RateLimited: the key's limits have no room for it now.
             InvalidRequest: they never will.
         """
-        graph = self.graph_of(request)
+        graph, use = self.graph_of(request), self.cache_use(request)
         retrieval = body.retrieval.retrieval() if body.retrieval else None
         target = target_of(graph, body.model, retrieval)
         generation = GenerationRequest(
@@ -182,7 +191,7 @@ class Services:
             param="prompt" if body.messages is None else "messages",
             completion=self.max_completion(generation.sampling, generation.n),
         )
-        return target, events_of(graph, target, generation, self.args.request_timeout_s)
+        return target, events_of(graph, target, generation, use, self.args.request_timeout_s)
 
     async def answer(self, request: Request, events: Events, num_choices: int) -> Answer:
         """Return a whole answer within the deadline."""

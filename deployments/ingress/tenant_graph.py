@@ -10,6 +10,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from deployments.errors import CollectionNotFound, RagError
+from deployments.ingress.caching.answer_cache import AnswerCache
+from deployments.ingress.caching.use import CacheUse
 from deployments.ingress.entry import touch, touch_persons, touching
 from deployments.ingress.graph import Graph
 from deployments.stores.content import is_collection_name
@@ -17,6 +19,7 @@ from deployments.stores.paths import path_of
 from deployments.types import (
     Alias,
     AnswerEvent,
+    Basis,
     ClusterStatus,
     CollectionChanges,
     CollectionInfo,
@@ -50,9 +53,10 @@ from deployments.types import (
 class TenantGraph:
     """Every capability of a `Graph` that routes have; what each does, that class says."""
 
-    def __init__(self, graph: Graph, tenant: str) -> None:
+    def __init__(self, graph: Graph, tenant: str, answers: AnswerCache | None = None) -> None:
         self._graph = graph
         self._tenant = tenant
+        self._answers = answers
 
     @property
     def generation_models(self) -> Sequence[str]:
@@ -130,25 +134,70 @@ class TenantGraph:
             await self._graph.delete_tuning(tuning_id)
 
     async def generate(
-        self, request: GenerationRequest, *, timeout_s: float
+        self, request: GenerationRequest, *, timeout_s: float, use: CacheUse | None = None
     ) -> AsyncGenerator[AnswerEvent]:
-        """Yield the events of an answer from the model alone."""
+        """Yield the events of an answer from the model alone, kept ones as `use` says."""
         with touching("model", request.model):
-            async with aclosing(self._graph.generate(request, timeout_s=timeout_s)) as events:  # type: ignore[type-var]
+            async with aclosing(self._events(request, None, timeout_s, use)) as events:
                 async for event in events:
                     yield event
 
     async def answer(
-        self, request: GenerationRequest, retrieval: Retrieval, *, timeout_s: float
+        self,
+        request: GenerationRequest,
+        retrieval: Retrieval,
+        *,
+        timeout_s: float,
+        use: CacheUse | None = None,
     ) -> AsyncGenerator[AnswerEvent]:
-        """Yield the events of an answer from a collection."""
+        """Yield the events of an answer from a collection, kept ones as `use` says."""
         with self._path(retrieval.collection) as path:
             inside = dataclasses.replace(retrieval, collection=path)
-            answering = self._graph.answer(request, inside, timeout_s=timeout_s)
-            async with aclosing(answering) as events:  # type: ignore[type-var]
+            async with aclosing(self._events(request, inside, timeout_s, use)) as events:
                 async for event in events:
                     yield event
             touch("model", request.model)
+
+    async def _events(
+        self,
+        request: GenerationRequest,
+        retrieval: Retrieval | None,
+        timeout_s: float,
+        use: CacheUse | None,
+    ) -> AsyncGenerator[AnswerEvent]:
+        def compute(request: GenerationRequest) -> AsyncGenerator[AnswerEvent]:
+            if retrieval is None:
+                return self._graph.generate(request, timeout_s=timeout_s)  # type: ignore[return-value]
+            return self._graph.answer(request, retrieval, timeout_s=timeout_s)  # type: ignore[return-value]
+
+        answers, basis = self._answers, None
+        if answers is not None and use is not None and not use.is_off:
+            basis = await self._basis(request, retrieval, use, timeout_s)
+            if basis is None:
+                answers.bypass(use)
+        if answers is None or use is None or basis is None:
+            events = compute(request)
+        else:
+            pinned = dataclasses.replace(request, model=basis.model)
+            key = answers.key(self._tenant, basis, request, retrieval)
+            events = answers.events(key, use, lambda: compute(pinned), request.n)
+        async with aclosing(events):
+            async for event in events:
+                yield event
+
+    async def _basis(
+        self,
+        request: GenerationRequest,
+        retrieval: Retrieval | None,
+        use: CacheUse,
+        timeout_s: float,
+    ) -> Basis | None:
+        if request.fallbacks:  # it is not known who answers, and a model that is down has no basis
+            return None
+        is_greedy_only = use.wish != "use"
+        return await self._graph.basis(
+            request, retrieval, is_greedy_only=is_greedy_only, timeout_s=timeout_s
+        )
 
     async def embed(
         self, texts: Sequence[str], *, model: str, timeout_s: float

@@ -6,6 +6,7 @@ ask are checked where the request enters (``ingress/schemas/``); engines check w
 
 from deployments.types.answers import (
     AnswerEvent,
+    Basis,
     Retrieval,
     Sources,
 )
@@ -119,6 +120,7 @@ __all__ = [
     "AnswerEvent",
     "AnyOf",
     "BadLine",
+    "Basis",
     "ClusterStatus",
     "CollectionChanges",
     "CollectionInfo",

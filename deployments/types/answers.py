@@ -19,6 +19,19 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """What an answer depends on besides its request: with the same, a greedy one is the same.
+
+    `model` is the id of the very model that answers, drawn where an alias has several; a request
+    that names it is answered by no other. `digest` covers it, the configuration, and the state of
+    the collection that is answered from.
+    """
+
+    model: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """The chunks an answer rests on, best first. Comes after `PromptAccepted`, before any delta."""
 

@@ -166,7 +166,7 @@ class Client:
     def __init__(self, url: str, key: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self._head = f"host: {parts.netloc}\r\nauthorization: Bearer {key}\r\n"
+        self._head = f"host: {parts.netloc}\r\nauthorization: Bearer {key}\r\nx-cache: off\r\n"
         self._open: list[Connection] = []
 
     def request(self, path: str, body: object = None) -> bytes:

@@ -33,7 +33,9 @@ def replicated(
     ingress["num_replicas"] = 2
     path: Path = tmp_path_factory.mktemp("limits") / "replicated.yaml"
     path.write_text(yaml.safe_dump(config))
-    environment = {"RAGSERVE_REDIS_URL": redis_server.url} if request.param == "redis" else {}
+    environment = {}
+    if request.param == "redis":  # that a busy machine makes it slow is not what is tried here
+        environment = {"RAGSERVE_REDIS_URL": redis_server.url, "RAGSERVE_REDIS_TIMEOUT_S": "10"}
     with running(path, **environment) as stack:
         yield stack
 
@@ -69,11 +71,16 @@ async def test_requests_of_two_replicas_are_counted_together(replicated: Stack) 
 
 
 async def test_tokens_of_two_replicas_are_counted_together(replicated: Stack) -> None:
+    body: dict[str, object] = {"prompt": "hi", "max_tokens": 9}
+    headers = {"authorization": f"Bearer {replicated.key}"}
+    async with httpx.AsyncClient(base_url=replicated.url, headers=headers) as client:
+        usage = (await client.post("/v1/inference", json=body)).json()["usage"]
     headers = key_of(replicated, "--tokens-per-minute", "500")
-    codes = await asked(replicated, headers, {"prompt": "hi", "max_tokens": 9})
+    codes = await asked(replicated, headers, body)
     assert set(codes) == {200, 429}
-    # Each reserves 10, and counts as many as it took: no more than 500 at any moment.
-    assert codes.count(200) >= 50
+    # Each reserves 10, and counts as many as it took in the end.
+    low, high = sorted((10, usage["total_tokens"]))
+    assert 500 // high <= codes.count(200) <= 500 // low
 
 
 async def test_requests_at_once_are_counted_together_and_come_back(replicated: Stack) -> None:

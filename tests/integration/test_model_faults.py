@@ -184,7 +184,7 @@ def test_database_that_is_lost_in_mid_load_is_waited_for(
 ) -> None:
     body = {"model_id": "late@1", "engine": "fake"}
     assert client.post("/v1/models/load", json=body).status_code == 202
-    [path] = stack.state_dir.rglob("*.db")
+    path = stack.state_dir / "ragserve.db"
     other = sqlite3.connect(path, isolation_level=None, timeout=30)
     try:
         other.execute("BEGIN IMMEDIATE")

@@ -30,9 +30,9 @@ class RedisServer:
         """Return its address."""
         return f"unix://{self._socket}"
 
-    def client(self) -> redis.Redis:
-        """Return a client, which the caller closes."""
-        return redis.Redis.from_url(self.url, decode_responses=True)
+    def client(self, *, is_text: bool = True) -> redis.Redis:
+        """Return a client, which the caller closes; without `is_text` it answers bytes."""
+        return redis.Redis.from_url(self.url, decode_responses=is_text)
 
     def start(self) -> None:
         """Start, and return when it answers."""

@@ -36,6 +36,7 @@ def test_only_failures_of_the_moment_are_retryable() -> None:
     retryable = {kind.__name__ for kind in public if kind.retryable}
     expected = {
         "RateLimited",
+        "SecondFactorLocked",
         "EngineFailed",
         "StoreUnavailable",
         "Overloaded",

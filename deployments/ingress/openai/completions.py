@@ -39,7 +39,8 @@ def completions_router(services: Services) -> APIRouter:
         requests = _requests(body, request_id, target.generator)
         await _reserve(services, request, requests)
         timeout_s = services.args.request_timeout_s
-        sources = [events_of(graph, target, one, timeout_s) for one in requests]
+        use = services.cache_use(request)
+        sources = [events_of(graph, target, one, use, timeout_s) for one in requests]
         events = sources[0] if len(sources) == 1 else merged(sources, requests[0].n)
         num_choices = len(requests) * body.num_choices
         header = {

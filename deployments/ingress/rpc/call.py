@@ -14,7 +14,7 @@ from deployments.ingress.proto.media import IS_STREAMED, PROTOBUF
 
 HEADERS = frozenset(
     {
-        *("authorization", "idempotency-key", "traceparent", "x-request-id"),
+        *("authorization", "idempotency-key", "traceparent", "x-cache", "x-request-id"),
         *("x-ragserve-peer", "x-ragserve-forwarded"),
     }
 )

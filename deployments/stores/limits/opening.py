@@ -21,6 +21,7 @@ def open_limits(settings: Settings, *, on_fallback: Callable[[], None]) -> Limit
     if settings.redis_url:
         from deployments.stores.limits.redis_limits import RedisLimits  # only where it is used
 
-        store = FallbackLimits(RedisLimits(settings.redis_url), own, on_fallback=on_fallback)
+        redis = RedisLimits(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        store = FallbackLimits(redis, own, on_fallback=on_fallback)
     Tending(store)
     return store

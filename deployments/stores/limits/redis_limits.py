@@ -13,7 +13,6 @@ from deployments.stores.limits.admission import Admission, Budget, Busy, Cost, E
 from deployments.stores.limits.redis_script import FINISH, RENEW, TAKE
 from deployments.stores.limits.windows import DAY_S, LEASE_S, Used, refused, standing
 
-TIMEOUT_S = 0.1
 PREFIX = "ragserve:limits:"
 LEASE_MS = int(LEASE_S * 1000)
 NO_LIMIT = -1
@@ -22,7 +21,7 @@ NO_LIMIT = -1
 class RedisLimits:
     """A `LimitStore` in Redis; it always has to wait, and raises StoreUnavailable for no answer."""
 
-    def __init__(self, url: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str, *, timeout_s: float) -> None:
         """Connect to nothing yet.
 
         Raises:

@@ -24,6 +24,7 @@ from deployments.errors import (
 )
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App
+from deployments.ingress.caching.answer_cache import AnswerCache
 from deployments.ingress.entry import Audit
 from deployments.ingress.metrics import Metrics
 from deployments.stores.ids import new_id, utc_after, utc_now
@@ -164,7 +165,9 @@ def limits(tmp_path: Path) -> Iterator[SqliteLimits]:
 
 @pytest.fixture
 def build(graph: FakeGraph, metrics: Metrics, limits: SqliteLimits) -> Build:
-    def built(audit: Audit | None = None, **args: object) -> App:
+    def built(
+        audit: Audit | None = None, answers: AnswerCache | None = None, **args: object
+    ) -> App:
         return build_app(
             graph,
             FakeKeys(),
@@ -175,6 +178,7 @@ def build(graph: FakeGraph, metrics: Metrics, limits: SqliteLimits) -> Build:
             metrics=metrics,
             audit=audit,
             limits=limits,
+            answers=answers,
         )
 
     return built

@@ -21,6 +21,7 @@ from deployments.types import (
     Alias,
     AliasTarget,
     AnswerEvent,
+    Basis,
     ClusterStatus,
     CollectionChanges,
     CollectionInfo,
@@ -102,6 +103,7 @@ class FakeGraph:
         self.num_closed = 0
         self.parts = {"generator": True, "retriever": True}
         self.orders: list[LoadOrder | SwitchOrder | tuple[str, bool]] = []
+        self.load = "first"
         self.tuning_orders: list[TuningOrder] = []
         self.tuning_states: list[TuningState] = []
         self.states: dict[str, list[ModelState]] = {}
@@ -118,6 +120,22 @@ class FakeGraph:
             error.param = "model"
             raise error
         return model
+
+    async def basis(
+        self,
+        request: GenerationRequest,
+        retrieval: Retrieval | None,
+        *,
+        is_greedy_only: bool,
+        timeout_s: float,
+    ) -> Basis | None:
+        model = await self.resolve(request.model or self.generation_models[0], "generation")
+        if is_greedy_only and request.sampling.temperature != 0:
+            return None
+        if retrieval is None:
+            return Basis(model, self.load)
+        info = await self.collection(retrieval.collection, timeout_s=timeout_s)
+        return Basis(model, f"{self.load} {info}")
 
     async def load_model(self, order: LoadOrder) -> ModelState:
         self._fail()

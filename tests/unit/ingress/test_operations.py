@@ -93,7 +93,7 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
     assert len(set(ids)) == len(ids)
     assert all(operation["summary"] for operation in operations.values())
     chat = operations["POST /v1/chat/completions"]
-    assert {"200", "400", "401", "403", "404", "413", "500", "502", "503", "504"} == set(
+    assert {"200", "400", "401", "403", "404", "413", "429", "500", "502", "503", "504"} == set(
         chat["responses"]
     )
     assert "text/event-stream" in chat["responses"]["200"]["content"]

@@ -239,3 +239,10 @@ async def test_server_ends_what_runs_before_it_stops(
 
 async def _answer(served: Served):  # type: ignore[no-untyped-def]
     return await served.stub.GenerateText(ASK, metadata=BEARER)
+
+
+async def test_metadata_that_an_http_request_would_carry_counts(served: Served) -> None:
+    metadata = (*BEARER, ("x-cache", "sometimes"))
+    error = await failure(served.stub.GenerateText(ASK, metadata=metadata))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(error.trailing_metadata())["x-error-param"] == "x-cache"

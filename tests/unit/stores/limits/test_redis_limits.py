@@ -22,7 +22,7 @@ LEASE = Cost(requests=1, is_leased=True)
 
 @pytest.fixture
 def store(redis_server: RedisServer) -> Iterator[RedisLimits]:
-    store = RedisLimits(redis_server.url)
+    store = RedisLimits(redis_server.url, timeout_s=2)
     yield store
     store.close()
 
@@ -156,7 +156,9 @@ def test_redis_always_has_to_be_waited_for(store: RedisLimits) -> None:
 
 def test_error_of_redis_names_no_address() -> None:
     with pytest.raises(StoreUnavailable) as failed:
-        RedisLimits("redis://:secret@127.0.0.1:1/0").take(of(requests_per_minute=1), REQUEST)
+        RedisLimits("redis://:secret@127.0.0.1:1/0", timeout_s=2).take(
+            of(requests_per_minute=1), REQUEST
+        )
     assert "secret" not in str(failed.value)
     assert failed.value.__suppress_context__
 
@@ -174,7 +176,7 @@ def test_fallback_keeps_limits_while_redis_is_away(
     clock, fallbacks = Clock(), []
     with running_redis() as server:
         own = SqliteLimits(tmp_path / "limits.db")
-        shared = RedisLimits(server.url)
+        shared = RedisLimits(server.url, timeout_s=0.1)
         store = FallbackLimits(shared, own, on_fallback=lambda: fallbacks.append(1), clock=clock)
         budgets = of(requests_per_minute=5, max_concurrent=9)
         admission = store.take(budgets, LEASE)
@@ -203,7 +205,7 @@ def test_fallback_keeps_limits_while_redis_is_away(
 def test_fallback_asks_a_silent_redis_once_a_second(tmp_path: Path) -> None:
     with running_redis() as server:
         own = SqliteLimits(tmp_path / "limits.db")
-        shared = RedisLimits(server.url)
+        shared = RedisLimits(server.url, timeout_s=0.1)
         clock = Clock()
         store = FallbackLimits(shared, own, clock=clock)
         budgets = of(requests_per_minute=1000)

@@ -1,4 +1,4 @@
-"""A Redis for the tests of limits."""
+"""A Redis for all that can use one."""
 
 from collections.abc import Iterator
 
