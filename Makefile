@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_INSTALL := $(PIP) install --quiet -c constraints.txt
 SOURCES := pyproject.toml constraints.txt configs/models.yaml Makefile
 PROTO := deployments/ingress/proto/dify.proto
-STUBS := $(PROTO:.proto=_pb2.py) $(PROTO:.proto=_pb2_grpc.py)
+STUBS := $(PROTO:.proto=_pb2.py)
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 # The commands below import our packages from this folder, installed or not.
@@ -47,7 +47,7 @@ $(INSTALLED): $(SOURCES)
 # The modules that Python reads messages with, from the one description of them.
 stubs: $(STUBS) ## Compile dify.proto
 
-$(STUBS) &: $(PROTO) | $(INSTALLED)
+$(STUBS): $(PROTO) | $(INSTALLED)
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. $(PROTO)
 
 install-dev: $(INSTALLED_DEV) $(STUBS) ## Also install what the tests need
