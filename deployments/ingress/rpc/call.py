@@ -48,6 +48,7 @@ class Call:
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.is_complete = False
+        self.is_empty = False
         self._request_id = header(scope, REQUEST_ID)
         self.task = asyncio.create_task(self._run(app, scope))
 
@@ -82,14 +83,17 @@ class Call:
             await self._gone.wait()
             return {"type": "http.disconnect"}
         self._is_read = True
-        body = b""
-        if self._requests is not None:
-            async for message in self._requests:
-                body = message
-                break
+        body = b"" if self._requests is None else await self._first(self._requests)
         if self._gone.is_set():
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": body, "more_body": False}
+
+    async def _first(self, requests: AsyncIterator[bytes]) -> bytes:
+        async for message in requests:
+            return message
+        self.is_empty = True  # it was too large, or its sender has left
+        self._gone.set()
+        return b""
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -105,6 +109,8 @@ class Call:
     async def _put(self, piece: bytes | None) -> None:
         if not self._gone.is_set():
             await self._pieces.put(piece)
+        elif piece is None and self._pieces.empty():
+            self._pieces.put_nowait(None)
 
 
 def scope_of(context: Context, method: str, path: str, is_streamed: bool | None) -> Scope:

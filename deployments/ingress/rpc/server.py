@@ -25,6 +25,7 @@ from deployments.ingress.proto.messages import DIFY_SERVICE, Error, TextDelta
 from deployments.ingress.proto.stream import Splitter
 from deployments.ingress.rpc.call import Call, scope_of
 from deployments.ingress.rpc.ending import (
+    CODES,
     Ending,
     broken_off,
     ending_of,
@@ -162,6 +163,8 @@ class RpcServer:
 
     async def _check(self, call: Call, route: Route, body: bytes, context: Any) -> None:
         """Abort a call unless it has succeeded."""
+        if call.is_empty:
+            await _abort(context, call, Ending(CODES[400], "a call carries one message"))
         if not call.is_complete:
             await _abort(context, call, broken_off())
         if call.status != OK:

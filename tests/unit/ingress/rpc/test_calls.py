@@ -1,6 +1,7 @@
 """What a call is beyond its answer: streams, leaving, deadlines, slow readers, health, bad ones."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -149,10 +150,25 @@ async def test_key_is_checked_before_the_message_is_read(served: Served) -> None
 
 
 async def test_message_over_the_limit_is_refused(build: Build, serving: Serving) -> None:
-    async with serving(build(), max_message_bytes=10_000) as served:
+    audit = Recorder()
+    async with serving(build(audit=audit), max_message_bytes=10_000) as served:
         ask = dify_pb2.TextRequest(prompt="x" * 20_000)
         error = await failure(served.stub.GenerateText(ask, metadata=BEARER))
-    assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await until(lambda: len(audit.records) == 1)
+    assert audit.records[0].status == 499
+
+
+async def test_call_without_a_message_is_refused(served: Served) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        for message in ():
+            yield message
+
+    for name in ("GenerateText", "StreamText"):
+        method = served.channel.stream_stream(f"/ragserve.v1.DifyService/{name}")
+        error = await failure(method(nothing(), metadata=BEARER))
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert error.details() == "a call carries one message"
 
 
 async def test_compressed_message_is_refused(served: Served) -> None:
