@@ -12,6 +12,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_INSTALL := $(PIP) install --quiet -c constraints.txt
 SOURCES := pyproject.toml constraints.txt configs/models.yaml Makefile
+PROTO := deployments/ingress/proto/dify.proto
+STUBS := $(PROTO:.proto=_pb2.py)
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 # The commands below import our packages from this folder, installed or not.
@@ -19,13 +21,13 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help install install-dev serve test fmt lint typecheck test-unit test-integration \
+.PHONY: help install install-dev stubs serve test fmt lint typecheck test-unit test-integration \
 	test-e2e test-chaos test-faults servers bench clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
 
-install: $(INSTALLED) ## Create .venv with everything that serving needs, models included
+install: $(INSTALLED) $(STUBS) ## Create .venv with everything that serving needs, models included
 
 # Torch first and from the index this machine is set up for: where that has CPU builds, it is one.
 # DeepSpeed compiles nothing at install time, but its build reads the installed torch.
@@ -35,14 +37,20 @@ $(INSTALLED): $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV)"
 	@$(PIP) install --quiet 'pip>=25.1'
-	@$(PIP_INSTALL) setuptools wheel
+	@$(PIP_INSTALL) setuptools wheel grpcio-tools
 	@$(PIP_INSTALL) torch
 	@$(PIP_INSTALL) --no-build-isolation -e '.[tuning]'
 	@$(BIN)/python -m cluster.embedded requirements | xargs $(PIP) install --quiet --no-deps
 	@$(BIN)/python -m cluster.embedded verify
 	@touch $@
 
-install-dev: $(INSTALLED_DEV) ## Also install what the tests need
+# The modules that Python reads messages with, from the one description of them.
+stubs: $(STUBS) ## Compile dify.proto
+
+$(STUBS): $(PROTO) | $(INSTALLED)
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --grpc_python_out=. $(PROTO)
+
+install-dev: $(INSTALLED_DEV) $(STUBS) ## Also install what the tests need
 
 $(INSTALLED_DEV): $(INSTALLED)
 	@echo "installing the test tools into $(VENV)"
@@ -66,13 +74,13 @@ lint: install-dev ## Check format, lint rules and the direction of imports
 typecheck: install-dev ## Check types
 	$(BIN)/mypy
 
-servers: ## Install PostgreSQL and a C compiler for the tests, where missing
+servers: ## Install what the tests need besides Python, where missing
 	@tests/servers/install
 
 test-unit: install-dev servers ## Tests without a cluster
 	$(BIN)/pytest tests/unit -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
-test-integration: install-dev ## Tests on a real local Ray with fake engines
+test-integration: install-dev servers ## Tests on a real local Ray with fake engines
 	$(BIN)/pytest tests/integration $(PYTEST_ARGS)
 
 test-e2e: install-dev ## Tests of the default application over HTTP, with the real models

@@ -29,7 +29,9 @@ class EdgeTls:
     port: int
     client_ca: Path | None = None
     is_redirected: bool = False
-    """Whether HTTP only says where HTTPS is."""
+    """Whether HTTP only says where HTTPS is, and plain gRPC is for this host alone."""
+    grpc_port: int = 0
+    """For gRPC over TLS, where gRPC is spoken at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class EdgeOptions:
     secret: str = field(repr=False)
     max_body_bytes: int = MAX_BODY_BYTES
     tls: EdgeTls | None = None
+    grpc_port: int = 0
+    """0: no gRPC."""
 
     @property
     def pem(self) -> Path:
@@ -71,6 +75,7 @@ class EdgeOptions:
             "EDGE_MAX_BODY_BYTES": str(self.max_body_bytes),
             "EDGE_SECRET": self.secret,
             "EDGE_DRAIN_S": str(DRAIN_S),
+            **({"EDGE_GRPC_PORT": str(self.grpc_port)} if self.grpc_port else {}),
             **self._tls_environment(),
         }
 
@@ -78,6 +83,8 @@ class EdgeOptions:
         if self.tls is None:
             return {}
         given = {"EDGE_TLS_PEM": str(self.pem), "EDGE_TLS_PORT": str(self.tls.port)}
+        if self.grpc_port:
+            given["EDGE_GRPC_TLS_PORT"] = str(self.tls.grpc_port)
         if self.tls.client_ca is not None:
             given["EDGE_TLS_CLIENT_CA"] = str(self.tls.client_ca)
         return given | ({"EDGE_TLS_REDIRECT": "1"} if self.tls.is_redirected else {})
@@ -91,7 +98,9 @@ class Edge:
         self._env = options.environment(env)
         self._child: subprocess.Popen[bytes] | None = None
         self._shown = (0, 0)
-        self.targets = EdgeTargets(options.admin_socket, options.routes)
+        self.targets = EdgeTargets(
+            options.admin_socket, options.routes, has_rpc=bool(options.grpc_port)
+        )
 
     @property
     def pid(self) -> int | None:

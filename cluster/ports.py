@@ -38,8 +38,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def check_free(host: str, port: int) -> None:
-    """Refuse an address that cannot be listened on.
+def check_free(host: str, port: int, setting: str = "RAGSERVE_HTTP_PORT") -> None:
+    """Refuse an address that cannot be listened on; `setting` is what chooses another port.
 
     Raises:
         OperatorError: the port is taken, or the host is not an address of this machine.
@@ -52,6 +52,6 @@ def check_free(host: str, port: int) -> None:
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise OperatorError(
-                    f"port {port} is taken: stop what listens there, or set RAGSERVE_HTTP_PORT"
+                    f"port {port} is taken: stop what listens there, or set {setting}"
                 ) from error
             raise OperatorError(f"cannot listen on {host}:{port}: {error.strerror}") from error

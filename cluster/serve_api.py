@@ -78,6 +78,18 @@ class ServeApi:
             if group["protocol"] == "HTTP"
         ]
 
+    def replicas_of(self, route_prefix: str) -> list[str]:
+        """Return the names of the running replicas behind a prefix."""
+        found = self._call("GET").json().get("applications", {}).values()
+        return [
+            replica["replica_id"]
+            for application in found
+            if application.get("route_prefix") == route_prefix
+            for deployment in application.get("deployments", {}).values()
+            for replica in deployment.get("replicas", [])
+            if replica["state"] == "RUNNING"
+        ]
+
     def _call(
         self, method: str, timeout_s: float = READ_TIMEOUT_S, json: dict[str, Any] | None = None
     ) -> httpx.Response:

@@ -31,6 +31,7 @@ from cluster.serve_config import on_port
 from cluster.serve_mode import ServeMode, serve_environment
 from cluster.state import StateFolder
 from cluster.view import View
+from deployments.stores.listeners import announced, forget_all
 from deployments.stores.pepper import edge_secret
 
 WATCH_PERIOD_S = 1.0
@@ -55,6 +56,7 @@ class Plan:
     port: int
     mode: ServeMode
     tls: EdgeTls | None = None
+    grpc_port: int = 0
 
     @property
     def url(self) -> str:
@@ -84,6 +86,7 @@ class Supervisor:
                 folder=plan.state.edge,
                 log=plan.state.logs / "edge.log",
                 tls=plan.tls,
+                grpc_port=plan.grpc_port,
                 secret=edge_secret(plan.state.path),
             ),
             self._env,
@@ -142,6 +145,7 @@ class Supervisor:
 
     def _start_ray(self) -> None:
         self._view.step("starting Ray")
+        forget_all(self._plan.state.path)
         self._head = RayHead.start(self._plan.state, self._ports, self._env)
         self._view.step("deploying " + self._plan.config_path.name)
         self._api = ServeApi(self._head.dashboard_url, self._head.token)
@@ -165,12 +169,19 @@ class Supervisor:
     def _sync_targets(self) -> None:
         """Tell the edge which replicas there are; it works without, through Serve's proxy."""
         self._synced_at = time.monotonic()
-        if self._plan.mode is not ServeMode.DIRECT or self._api is None:
+        if self._api is None:
             return
         try:
-            self._edge.targets.sync(self._api.target_groups())
+            groups = self._api.target_groups() if self._plan.mode is ServeMode.DIRECT else None
+            self._edge.targets.sync(groups, self._rpc_addresses(self._api))
         except OperatorError as error:
             self._view.warn(str(error))
+
+    def _rpc_addresses(self, api: ServeApi) -> list[tuple[str, int]]:
+        if not self._plan.grpc_port:
+            return []
+        ports = announced(self._plan.state.path)
+        return [(LOOPBACK, ports[one]) for one in api.replicas_of("/") if ports.get(one)]
 
     def _renew_certificate(self) -> None:
         try:

@@ -75,12 +75,17 @@ def up(
     state.prepare()
     _refuse_if_up(state)
     check_free(host, settings.http_port)
+    if settings.grpc_port:
+        check_free(host, settings.grpc_port, "RAGSERVE_GRPC_PORT")
     edge_tls = None
     if tls:
-        check_free(host, settings.https_port)
+        check_free(host, settings.https_port, "RAGSERVE_HTTPS_PORT")
+        if settings.grpc_port:
+            check_free(host, settings.grpc_tls_port, "RAGSERVE_GRPC_TLS_PORT")
         pair = _pair(tls_cert, tls_key) or trial_pair(state.path / "tls", host)
         pair.pem()  # what is wrong with it is told before anything starts
-        edge_tls = EdgeTls(pair, settings.https_port, tls_client_ca, tls_redirect)
+        ports = {"port": settings.https_port, "grpc_port": settings.grpc_tls_port}
+        edge_tls = EdgeTls(pair, client_ca=tls_client_ca, is_redirected=tls_redirect, **ports)
     elif tls_cert or tls_key or tls_client_ca or tls_redirect:
         raise OperatorError("these options are for HTTPS: add --tls")
     if detach:
@@ -89,7 +94,8 @@ def up(
         welcome(console, url, state)
         return
     config_ = load_config(path)
-    plan = Plan(state, path, config_, host, settings.http_port, serve_mode, edge_tls)
+    port, grpc_port = settings.http_port, settings.grpc_port
+    plan = Plan(state, path, config_, host, port, serve_mode, edge_tls, grpc_port)
     with exclusive(state) as is_ours:
         if not is_ours:
             _refuse_if_up(state)

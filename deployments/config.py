@@ -241,6 +241,15 @@ class LimitArgs(Args):
     max_concurrent: int | None = Field(default=None, ge=1, description="requests at once")
 
 
+class RpcArgs(Args):
+    """How gRPC is spoken."""
+
+    max_message_bytes: int = Field(default=16 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    reflection: bool = Field(
+        default=False, description="whether anybody may ask which methods and messages there are"
+    )
+
+
 class IngressArgs(Args):
     """Limits that the ingress puts on every request."""
 
@@ -269,6 +278,7 @@ class IngressArgs(Args):
     assumed_max_tokens: int = Field(
         default=512, ge=1, description="of an answer whose request does not say, until it is there"
     )
+    rpc: RpcArgs = RpcArgs()
     second_factor: Literal["required", "enrolled"] = Field(
         default="required",
         description="what can hurt asks for a one-time code: of every key, or of those that have "
@@ -284,6 +294,8 @@ class Settings(BaseSettings):
     state_dir: Path = Path("~/.local/state/ragserve")
     http_port: int = Field(default=8080, ge=1, le=65535)
     https_port: int = Field(default=8443, ge=1, le=65535)
+    grpc_port: int = Field(default=9000, ge=0, le=65535, description="0: no gRPC at the edge")
+    grpc_tls_port: int = Field(default=9443, ge=1, le=65535)
     database_url: str = ""
     redis_url: str = Field(
         default="", description="where limits are counted and answers kept; empty: on each host"

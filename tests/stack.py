@@ -67,6 +67,7 @@ def running(config: str | Path, **extra_env: str) -> Iterator[Stack]:
             "PYTHONPATH": str(ROOT),
             "RAGSERVE_STATE_DIR": folder,
             "RAGSERVE_HTTP_PORT": str(port),
+            "RAGSERVE_GRPC_PORT": str(free_port()),
             **extra_env,
         }
         env.pop("RAGSERVE_API_KEY", None)

@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Match
 
 from deployments.config import IngressArgs
 from deployments.errors import RagError
-from deployments.ingress.asgi import App, Scope, path_of
+from deployments.ingress.asgi import App, Scope
 from deployments.ingress.auth import KeyAdmin
 from deployments.ingress.caching.answer_cache import AnswerCache
 from deployments.ingress.dify.routes import dify_router
@@ -206,7 +206,7 @@ async def _unexpected(request: Request, exc: Exception) -> Response:
 
 def _response(error: RagError, request: Request, exc: HTTPException | None = None) -> Response:
     fail(error)
-    status, headers, body = failure_of(error, request.state.request_id, path_of(request.scope))
+    status, headers, body = failure_of(error, request.state.request_id, request.scope)
     response = Response(body, status)
     response.raw_headers.extend(headers)
     if exc is not None and exc.headers and "Allow" in exc.headers:

@@ -47,10 +47,10 @@ def error_body(error: RagError, request_id: str | None) -> bytes:
     return orjson.dumps({"error": error_object(error, request_id)})
 
 
-def error_headers(error: RagError) -> Headers:
+def error_headers(error: RagError, media_type: str = "application/json") -> Headers:
     """Return the headers that go with an error: when to retry, how to authenticate."""
     should_retry = b"true" if error.retryable else b"false"
-    headers = [(b"content-type", b"application/json"), (b"x-should-retry", should_retry)]
+    headers = [(b"content-type", media_type.encode()), (b"x-should-retry", should_retry)]
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     if error.status in {429, 503}:

@@ -187,7 +187,7 @@ async def _refuse(error: RagError, exchange: Exchange, scope: Scope) -> None:
 
 
 def _messages(error: RagError, exchange: Exchange, scope: Scope) -> list[Message]:
-    status, headers, body = failure_of(error, exchange.request_id, path_of(scope))
+    status, headers, body = failure_of(error, exchange.request_id, scope)
     headers.append((b"content-length", str(len(body)).encode()))
     return [
         {"type": "http.response.start", "status": status, "headers": headers},

@@ -136,11 +136,13 @@ def describe(
     is_stream: bool = False,
     errors: tuple[int, ...] = (),
     is_long: bool = False,
+    message: str = "",
     status: int = 200,
 ) -> dict[str, Any]:
     """Return the keyword arguments that describe a route to FastAPI.
 
-    `is_long`: the answer may come with 202 before the work is done.
+    `is_long`: the answer may come with 202 before the work is done. `message`: what the answer is
+    in Protobuf, where that is spoken.
     """
     success: dict[str, Any] = {"description": "Done", "content": {}}
     if answer is not None:
@@ -155,11 +157,14 @@ def describe(
         extra["x-required-scope"] = rule
     if body is not None:
         extra["requestBody"] = {"required": True, "content": json_of(body)}
+    if message:
+        extra["requestBody"]["content"] |= _protobuf_of(f"{message}Request")
+        success["content"] |= _protobuf_of(f"{message}Response")
     statuses = {*errors} if is_public else {*errors, 400, 401, 413, 429, 500, 503, 504}
     statuses |= {403} if is_scoped else set()
-    refused = {
-        one: {"description": ERRORS[one], "content": json_of(ErrorResponse)}
-        for one in sorted(statuses)
+    error = json_of(ErrorResponse) | (_protobuf_of("Error") if message else {})
+    refused: dict[int, dict[str, Any]] = {
+        one: {"description": ERRORS[one], "content": error} for one in sorted(statuses)
     }
     if 429 in refused:
         refused[429]["headers"] = RATE_HEADERS
@@ -175,6 +180,11 @@ def describe(
 def json_of(model: type[BaseModel]) -> dict[str, Any]:
     """Return the `content` of a JSON body; `openapi_of` puts the schema itself in place."""
     return {"application/json": {"schema": {"$ref": REF.format(model=model.__name__)}}}
+
+
+def _protobuf_of(message: str) -> dict[str, Any]:
+    schema = {"type": "string", "format": "binary", "description": f"`{message}` of `dify.proto`"}
+    return {"application/x-protobuf": {"schema": schema}}
 
 
 def openapi_of(app: FastAPI) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any, cast
 
 from ray import serve
@@ -22,11 +23,14 @@ from deployments.ingress.auth import ThreadedKeys
 from deployments.ingress.caching.answer_cache import AnswerCache
 from deployments.ingress.entry import handle_call, touch
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.rpc.lifespan import with_rpc
+from deployments.ingress.rpc.server import RpcServer
 from deployments.ingress.second_factor import ThreadedFactors
 from deployments.stores.audit.log import open_audit
 from deployments.stores.database import Database
 from deployments.stores.keys import open_keys
 from deployments.stores.limits.opening import open_limits
+from deployments.stores.listeners import announce, withdraw
 from deployments.stores.pepper import edge_secret, pepper
 from deployments.stores.replays import Replays
 from deployments.stores.responses.opening import open_responses
@@ -85,7 +89,8 @@ class Ingress:
             limits=self._limits,
             answers=self._answers,
         )
-        return _with_calls_apart(app)
+        apart = _with_calls_apart(app)
+        return with_rpc(apart, RpcServer(apart, self._args.rpc), _Seat(Settings().state_path))
 
     def metrics(self) -> bytes:
         """Return this replica's own counters; the graph adds those of all replicas up."""
@@ -142,6 +147,20 @@ class Ingress:
     async def _cluster_metrics(self) -> bytes:
         page: bytes = await self._graph.metrics(timeout_s=METRICS_TIMEOUT_S)
         return page
+
+
+class _Seat:
+    """Where the edge reads on which port this replica speaks gRPC."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._replica = serve.get_replica_context().replica_id.unique_id
+
+    def take(self, port: int) -> None:
+        announce(self._state, self._replica, port)
+
+    def leave(self) -> None:
+        withdraw(self._state, self._replica)
 
 
 def _with_calls_apart(app: App) -> App:

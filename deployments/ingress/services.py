@@ -29,10 +29,12 @@ from deployments.ingress.generation import (
     too_late,
 )
 from deployments.ingress.graph import Graph
-from deployments.ingress.json_body import read_json
+from deployments.ingress.json_body import read_json, validated
 from deployments.ingress.key_graph import KeyGraph
 from deployments.ingress.metering import Ticket, estimated
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.proto.media import PROTOBUF, is_sent, is_wanted, read_value
+from deployments.ingress.proto.values import message_of
 from deployments.ingress.schemas.sampling import RetrievalOptions
 from deployments.ingress.second_factor import SecondFactorCheck
 from deployments.ingress.sse import Encoder, EventStream
@@ -128,8 +130,11 @@ class Services:
         return await self._graph.health(timeout_s=timeout_s)
 
     async def read(self, request: Request, model: type[Model]) -> Model:
-        """Return the validated JSON body; raises InvalidRequest."""
-        return await read_json(request, model, self.args.max_json_depth)
+        """Return the validated body, JSON or Protobuf; raises InvalidRequest."""
+        max_depth = self.args.max_json_depth
+        if is_sent(request.scope):
+            return validated(await read_value(request, max_depth), model)
+        return await read_json(request, model, max_depth)
 
     async def reserve(
         self,
@@ -224,6 +229,13 @@ def json_response(value: Any, status: int = 200) -> Response:
     """Return a JSON response; numpy arrays and dataclasses are written as they are."""
     body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, media_type="application/json")
+
+
+def response_of(request: Request, value: Any, kind: Any) -> Response:
+    """Return a response in the form that is wanted: JSON, or a Protobuf message of a class."""
+    if not is_wanted(request.scope):
+        return json_response(value)
+    return Response(message_of(value, kind).SerializeToString(), media_type=PROTOBUF)
 
 
 def sources_of(collection: str, chunks: tuple[ScoredChunk, ...]) -> list[dict[str, Any]]:

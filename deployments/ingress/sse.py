@@ -23,6 +23,7 @@ from deployments.ingress.generation import Answer, Events, too_late
 from deployments.types import AnswerEvent
 
 PING = b": ping\n\n"
+EVENT_STREAM = "text/event-stream"
 DONE = b"data: [DONE]\n\n"
 
 quote = encode_basestring_ascii
@@ -46,6 +47,11 @@ def error_block(error: RagError, request_id: str) -> bytes:
 
 class Encoder(Protocol):
     """Turns one answer's events into blocks of one wire format."""
+
+    media_type: str
+    """What the stream is called, and below what shows that it lives."""
+
+    ping: bytes
 
     @property
     def answer(self) -> Answer:
@@ -78,7 +84,7 @@ class EventStream(Response):
         on_tokens: Callable[[int, int], None],
     ) -> None:
         super().__init__(
-            media_type="text/event-stream",
+            media_type=encoder.media_type,
             headers={"cache-control": "no-store", "x-accel-buffering": "no"},
         )
         del self.headers["content-length"]
@@ -99,7 +105,7 @@ class EventStream(Response):
     async def _pump(self, send: Send) -> bytes:
         """Send all but the last blocks; return those."""
         encode = self._encoder.event
-        heart = Heartbeat(send, self._heartbeat_s)
+        heart = Heartbeat(send, self._heartbeat_s, self._encoder.ping)
         try:
             async with asyncio.timeout_at(self._deadline):
                 async for event in self._events:
@@ -127,8 +133,9 @@ class EventStream(Response):
 class Heartbeat:
     """Sends body blocks, and a ping whenever nothing was sent for `period_s`."""
 
-    def __init__(self, send: Send, period_s: float) -> None:
+    def __init__(self, send: Send, period_s: float, ping: bytes = PING) -> None:
         self._send = send
+        self._ping = ping
         self._period_s = period_s
         self._loop = asyncio.get_running_loop()
         self._sent_at = self._loop.time()
@@ -155,4 +162,4 @@ class Heartbeat:
             elif self._is_sending:
                 await asyncio.sleep(self._period_s)
             else:
-                await self.send(PING)
+                await self.send(self._ping)

@@ -41,6 +41,7 @@ class Installation:
         return os.environ | {
             "RAGSERVE_STATE_DIR": str(self.state.path),
             "RAGSERVE_HTTP_PORT": str(self.port),
+            "RAGSERVE_GRPC_PORT": "0",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(APPS)]),
         }
 

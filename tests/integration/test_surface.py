@@ -5,6 +5,7 @@ from hypothesis import HealthCheck, given, settings
 
 from tests.stack import Stack
 
+schemathesis.serializer.alias("application/x-protobuf", "application/octet-stream")
 NUM_EXAMPLES = 12
 TIMEOUT_S = 120
 """Generated requests load real models, too, and wait for them."""

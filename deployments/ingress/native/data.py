@@ -16,12 +16,13 @@ from deployments.ingress.generation import default_of, too_late, version_of
 from deployments.ingress.native.documents import DocumentReader, Failure, from_form
 from deployments.ingress.native.files import read_body
 from deployments.ingress.openapi import describe
+from deployments.ingress.proto.messages import SearchResponse
 from deployments.ingress.schemas.cleaning import CleaningOptions
 from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.responses import SearchResult, Vectorized
 from deployments.ingress.schemas.search import SearchBody
 from deployments.ingress.schemas.stored import IndexResult
-from deployments.ingress.services import Services, json_response
+from deployments.ingress.services import Services, json_response, response_of
 from deployments.types import EmbeddedText, ScoredChunk
 
 
@@ -65,9 +66,11 @@ def data_router(services: Services) -> APIRouter:
             answer["cleaned"] = [{"id": one, "removed": what} for one, what in removed]
         return json_response(answer)
 
-    @router.post(
-        "/v1/data/search", **describe("search", SearchBody, SearchResult, errors=(404, 409, 502))
+    described = describe(
+        "search", SearchBody, SearchResult, message="Search", errors=(404, 409, 502)
     )
+
+    @router.post("/v1/data/search", **described)
     async def search(request: Request) -> Response:
         """Return matching chunks, best first.
 
@@ -79,7 +82,8 @@ def data_router(services: Services) -> APIRouter:
         await services.reserve(request, [body.query or ""], param="query")
         chunks = await graph.search(body.request(), timeout_s=timeout_s, is_reranked=body.rerank)
         results = [result_of(chunk, body) for chunk in chunks]
-        return json_response({"collection": body.collection, "results": results})
+        content = {"collection": body.collection, "results": results}
+        return response_of(request, content, SearchResponse)
 
     @router.post(
         "/v1/data/vectorize",

@@ -4,30 +4,36 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from deployments.errors import RagError
 from deployments.ingress.access import guarded
-from deployments.ingress.errors import error_object
 from deployments.ingress.generation import Answer
 from deployments.ingress.ids import derived_id
+from deployments.ingress.native.inference_stream import InferenceStream
 from deployments.ingress.openai.logprobs import chat_logprobs
 from deployments.ingress.openai.usage import usage_of
 from deployments.ingress.openapi import describe
+from deployments.ingress.proto.media import is_wanted
+from deployments.ingress.proto.messages import TextResponse
+from deployments.ingress.proto.stream import ProtobufStream
 from deployments.ingress.schemas.generated import Inference
 from deployments.ingress.schemas.native import InferenceRequest
-from deployments.ingress.services import Services, json_response, sources_of
-from deployments.ingress.sse import block, dumps, quote
-from deployments.types import AnswerEvent, Delta, Sources
+from deployments.ingress.services import Services, response_of, sources_of
 
 
 def inference_router(services: Services) -> APIRouter:
     """Return the inference route."""
     router = guarded(tags=["Inference"])
 
-    described = describe("infer", InferenceRequest, Inference, is_stream=True, errors=(404, 502))
+    described = describe(
+        "infer", InferenceRequest, Inference, is_stream=True, message="Text", errors=(404, 502)
+    )
 
     @router.post("/v1/inference", **described)
     async def infer(request: Request) -> Response:
-        """Answer a prompt or a chat; with `retrieval`, from a collection and with its sources."""
+        """Answer a prompt or a chat; with `retrieval`, from a collection and with its sources.
+
+        In Protobuf a stream is messages `TextDelta`, each after its length as a varint; an empty
+        one only says that the server lives.
+        """
         body = await services.read(request, InferenceRequest)
         request_id = request.state.request_id
         target, events = await services.chat(request, body)
@@ -36,8 +42,10 @@ def inference_router(services: Services) -> APIRouter:
         has_logprobs = body.logprobs is not None
         if not body.stream:
             answer = await services.answer(request, events, body.num_choices)
-            return json_response(_inference(header, answer, has_logprobs, collection))
-        encoder = InferenceStream(header, body.num_choices, request_id, has_logprobs, collection)
+            content = _inference(header, answer, has_logprobs, collection)
+            return response_of(request, content, TextResponse)
+        form = ProtobufStream if is_wanted(request.scope) else InferenceStream
+        encoder = form(header, body.num_choices, request_id, has_logprobs, collection)
         return await services.stream(request, events, encoder)
 
     return router
@@ -58,56 +66,3 @@ def _inference(
     if len(outputs) > 1:
         result["outputs"] = outputs
     return result
-
-
-class InferenceStream:
-    """Encodes a streamed inference: `sources`, then `delta`s, then one `done` or `error`."""
-
-    def __init__(
-        self,
-        header: dict[str, str],
-        num_choices: int,
-        request_id: str,
-        has_logprobs: bool,
-        collection: str,
-    ) -> None:
-        self._header = header
-        self._request_id = request_id
-        self._has_logprobs = has_logprobs
-        self._collection = collection
-        self.answer = Answer.of(num_choices)
-        prefix = 'data: {"type":"delta","index":'
-        self._heads = [f'{prefix}{i},"text":' for i in range(num_choices)]
-
-    def event(self, event: AnswerEvent) -> bytes:
-        """Return the blocks of an event, often none."""
-        if isinstance(event, Delta):
-            return self._delta(event) if event.text or event.logprobs else b""
-        self.answer.count(event)
-        if isinstance(event, Sources):
-            return block({"type": "sources", "sources": sources_of(self._collection, event.chunks)})
-        return b""
-
-    def end(self) -> bytes:
-        """Return the terminal event."""
-        self.answer.check_whole()
-        reasons = [choice.finish_reason for choice in self.answer.choices]
-        done: dict[str, Any] = {
-            "type": "done",
-            **self.answer.named(self._header),
-            "finish_reason": reasons[0],
-        }
-        if len(reasons) > 1:
-            done["finish_reasons"] = reasons
-        return block({**done, "usage": usage_of(self.answer)})
-
-    def error(self, error: RagError) -> bytes:
-        """Return the terminal event of a stream that failed."""
-        return block({"type": "error", "error": error_object(error, self._request_id)})
-
-    def _delta(self, delta: Delta) -> bytes:
-        logprobs = ""
-        if self._has_logprobs:
-            logprobs = f',"logprobs":{dumps(chat_logprobs(delta.logprobs)["content"])}'
-        text = f"{self._heads[delta.index]}{quote(delta.text)}{logprobs}}}\n\n"
-        return text.encode("ascii")

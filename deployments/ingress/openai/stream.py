@@ -8,11 +8,14 @@ from typing import Any
 from deployments.errors import RagError
 from deployments.ingress.generation import Answer
 from deployments.ingress.openai.usage import usage_of
-from deployments.ingress.sse import DONE, block, error_block
+from deployments.ingress.sse import DONE, EVENT_STREAM, PING, block, error_block
 
 
 class OpenAIStream:
     """One answer on its way out, and what was counted of it."""
+
+    media_type = EVENT_STREAM
+    ping = PING
 
     def __init__(
         self,

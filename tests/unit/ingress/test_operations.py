@@ -115,6 +115,7 @@ def _described_app() -> object:
 
 
 schemathesis.serializer.alias("application/vnd.apache.parquet", "application/octet-stream")
+schemathesis.serializer.alias("application/x-protobuf", "application/octet-stream")
 schema = schemathesis.openapi.from_asgi("/openapi.json", _described_app())
 
 
