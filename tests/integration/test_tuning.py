@@ -16,6 +16,12 @@ from tests.stack import ROOT, Stack, running
 PATH = "/v1/models/finetune"
 BASE = "embedded:smollm2-135m-instruct"
 WAIT_S = 900.0
+PROCESSES = (
+    "ray::RayTrainWorker",
+    "ray::TrainController",
+    "ray::SynchronizationActor",
+    "graphs.tuning_driver",
+)
 FACTS = {
     "Who keeps the lighthouse of Varn?": "Odrun Keld",
     "Which river flows through Ambrel?": "the Sothe",
@@ -94,18 +100,18 @@ def wait(client: httpx.Client, id_: str, status: str, steps: int = 0) -> dict[st
         time.sleep(0.5)
 
 
-def workers() -> list[psutil.Process]:
+def workers(name: str = "ray::RayTrainWorker") -> list[psutil.Process]:
     """Return the processes that train, as Ray names them."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if "ray::WorkerActor" in " ".join(process.info["cmdline"] or ())
+        if name in " ".join(process.info["cmdline"] or ())
     ]
 
 
 def wait_until_gone() -> None:
     deadline = time.monotonic() + 20
-    while workers():
+    while any(workers(name) for name in PROCESSES):
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
