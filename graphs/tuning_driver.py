@@ -55,7 +55,12 @@ def main() -> int:
     """Train what standard input says; return 0, or 1 when the reason is told."""
     order = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=watch, args=(sys.stdin.fileno(),), daemon=True).start()
-    ray.init(address=order["address"], log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address=order["address"],
+        runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"  # read when it is imported
     from graphs.tuning_trainer import fit, settings
 

@@ -14,10 +14,11 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Any, Protocol
 
 import ray
 
+from deployments import absent
 from deployments.config import TuningArgs
 from deployments.errors import EngineFailed
 from deployments.types import TuningPlan, TuningProgress
@@ -72,21 +73,30 @@ class RayGang:
     async def stop(self) -> None:
         """Kill the owner of the job, with which Ray kills the rest."""
         driver, self._driver = self._driver, None
-        if driver is not None and driver.poll() is None:
+        if driver is None:
+            return
+        if driver.poll() is None:
             driver.kill()
             await asyncio.to_thread(driver.wait)
             await asyncio.sleep(GONE_S)
+        pipe_of(driver).close()
 
     def _started(self, plan: TuningPlan) -> subprocess.Popen[bytes]:
         order = {
             "address": ray.get_runtime_context().gcs_address,
-            "plan": dataclasses.asdict(plan)
-            | {"folder": str(plan.folder), "adapter": str(plan.adapter)},
+            "plan": values_of(plan),
             "args": self._args.model_dump(),
         }
-        driver = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        path = absent.path_without(os.environ.get("PYTHONPATH", ""))
+        driver = subprocess.Popen(
+            COMMAND,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+        )
         write(driver, json.dumps(order).encode())
-        os.set_blocking(driver.stdin.fileno(), False)  # type: ignore[union-attr]
+        os.set_blocking(pipe_of(driver).fileno(), False)  # one that is stopped must not stop us
         return driver
 
     async def _next(
@@ -107,12 +117,22 @@ class RayGang:
         raise EngineFailed(f"the workers told nothing within {limit_s:g} s")
 
 
+def values_of(plan: TuningPlan) -> dict[str, Any]:
+    """Return a plan as JSON has it."""
+    paths = {"folder": str(plan.folder), "adapter": str(plan.adapter)}
+    return dataclasses.asdict(plan) | paths
+
+
 def write(driver: subprocess.Popen[bytes], line: bytes) -> None:
     """Write a line to a process, which may have ended."""
+    with contextlib.suppress(BrokenPipeError):
+        pipe_of(driver).write(line + b"\n")
+
+
+def pipe_of(driver: subprocess.Popen[bytes]) -> IO[bytes]:
+    """Return the standard input of a process that was started with a pipe."""
     assert driver.stdin is not None
-    with contextlib.suppress(BrokenPipeError, BlockingIOError):
-        driver.stdin.write(line + b"\n")
-        driver.stdin.flush()
+    return driver.stdin
 
 
 def read(path: Path) -> bytes:

@@ -184,7 +184,7 @@ class Trainer(TorchTrainer):
         return [one for one in found if not isinstance(one, left_out)]
 
     def _initialize_and_run_controller(self, **options: Any) -> Any:
-        options["scaling_policy"] = Fixed(self.scaling_config)
+        options["scaling_policy"] = Fixed(self.scaling_config)  # type: ignore[arg-type]
         return super()._initialize_and_run_controller(**options)
 
 

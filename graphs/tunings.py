@@ -7,7 +7,7 @@ room. The rest is the tuner's (``tuning.py``).
 import asyncio
 import dataclasses
 from collections.abc import Mapping
-from importlib.machinery import PathFinder
+from importlib import metadata
 from pathlib import Path
 
 from deployments.config import ModelsArgs, Settings
@@ -137,7 +137,7 @@ class Tunings:
     ) -> tuple[TuningSpec, ModelFiles]:
         """Return what will be trained, as far as it is known without the tokens. Blocks."""
         for package in PACKAGES:
-            if PathFinder.find_spec(package) is None:
+            if not _is_installed(package):
                 raise InvalidRequest(
                     f"tuning needs the package {package}: install ragserve[tuning]"
                 )
@@ -191,6 +191,15 @@ class Tunings:
             num_steps=steps,
             memory_bytes=needs,
         )
+
+
+def _is_installed(package: str) -> bool:
+    """Return whether there is a package, which this process may do without."""
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _device(order: TuningOrder, gpus: int) -> str:
