@@ -17,6 +17,7 @@ from cluster.errors import OperatorError
 from cluster.ports import LOOPBACK, free_ports
 from cluster.processes import RUN_ID, spawn, stop
 from cluster.state import StateFolder, write_private
+from deployments import absent
 
 LOGICAL_CPUS = 16  # replicas ask for fractions; the host's real cores are shared by threads
 OBJECT_STORE_BYTES = 200_000_000  # vectors and texts in flight; weights never go through it
@@ -80,6 +81,7 @@ def ray_environment(
         # Ray runs workers at 15: whatever else the host does would starve the engines.
         "RAY_worker_niceness": "0",
         "RAY_TMPDIR": str(state.ray.parent),
+        "PYTHONPATH": absent.path_with(base.get("PYTHONPATH", "")),
         "DASHBOARD_METRIC_PORT": str(ports.dashboard_metrics),
         "RAGSERVE_STATE_DIR": str(state.path),
     }

@@ -55,6 +55,12 @@ def memory_of(spec: ModelSpec, files: ModelFiles, *, has_bf16: bool) -> int:
     return PROCESS_BYTES[spec.kind] + int(weights * (1 + WORKING_SHARE) + cached)
 
 
+def least_memory(spec: ModelSpec, weights_bytes: int) -> int:
+    """Return what one replica takes at least, whose files are not here yet to be looked at."""
+    shrunk = BYTES.get(spec.precision, BYTES["int4"]) / BYTES["fp32"]
+    return PROCESS_BYTES[spec.kind] + int(weights_bytes * min(1.0, shrunk))
+
+
 def check_fit(
     spec: ModelSpec, args: ModelsArgs, nodes: Sequence[NodeRoom], free_bytes: int
 ) -> None:

@@ -18,6 +18,7 @@ from deployments.errors import InvalidRequest, RagError, StoreUnavailable
 from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
 from deployments.types import LOADED, LoadProgress, ModelPhase, ModelState, Registry
+from graphs.downloads import Downloads, is_awaited
 from graphs.model_app import app_name
 from graphs.proofs import Probe, Proofs
 from graphs.routes import EMPTY
@@ -53,6 +54,7 @@ class Lifecycle:
         look: Look,
         detach: Probe,
         own: Container[str],
+        downloads: Downloads,
     ) -> None:
         """Take what to compare and change; `own` are the configuration's models, as bases."""
         self._store = store
@@ -62,6 +64,7 @@ class Lifecycle:
         self._look = look
         self._detach = detach
         self._own = own
+        self._downloads = downloads
         self._wake = asyncio.Event()
         self._compared_at = float("-inf")
         self._registry = EMPTY
@@ -98,6 +101,7 @@ class Lifecycle:
         if await self._tenure.begins():
             self._is_calm = False
         if not await self._tenure.holds():
+            self._downloads.forget(but=set())
             return
         if any(one.retire_at is not None and one.retire_at <= time.time() for one in models):
             for state in await asyncio.to_thread(self._store.unload_retired, time.time()):
@@ -132,7 +136,9 @@ class Lifecycle:
                 log.exception("%s could not be compared with what runs", state.id)
         wanted = {app_name(state) for state in registry.models.values()}
         loading = (one for one in registry.models.values() if one.phase == "loading")
-        self._proofs.forget(but={app_name(state) for state in loading})
+        names = {app_name(state) for state in loading}
+        self._proofs.forget(but=names)
+        self._downloads.forget(but=names)
         strays = {name for name, one in reports.items() if not one.is_going} - wanted
         return is_calm and not (strays and await self._delete_strays(strays))
 
@@ -198,6 +204,9 @@ class Lifecycle:
             await self._advance(state, "failed", wrong.message)
 
     async def _load(self, state: ModelState, report: AppReport | None) -> None:
+        if is_awaited(state.spec):
+            await self._download(state)
+            return
         waited_s = self._proofs.waited_s(state)
         if report is not None and report.has_failed:
             await self._fail(state, report.error or CANNOT_START)
@@ -210,6 +219,19 @@ class Lifecycle:
         else:
             progress = await asyncio.to_thread(self._look, state, report)
             await asyncio.to_thread(self._store.note_progress, state, progress)
+
+    async def _download(self, state: ModelState) -> None:
+        """Look at a load's download; it is no slow start, however long it takes."""
+        try:
+            spec = self._downloads.look(state)
+        except RagError as error:
+            await self._fail(state, error.message)
+            return
+        if spec is None:
+            progress = self._downloads.progress(state)
+            await asyncio.to_thread(self._store.note_progress, state, progress)
+        elif await asyncio.to_thread(self._store.settle, state, spec):
+            self.wake()
 
     async def _deploy(self, state: ModelState) -> None:
         try:

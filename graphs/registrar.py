@@ -25,6 +25,7 @@ from deployments.types import (
     SwitchOrder,
 )
 from graphs.adapters import adapter_spec
+from graphs.downloads import Downloads, settle
 from graphs.fit import machine_free_bytes
 from graphs.handles import Deadline, call_every, has_peers
 from graphs.lifecycle import Lifecycle
@@ -72,6 +73,7 @@ class Registrar:
             self._observer.look,
             models.detach,
             models.bases.ids,
+            Downloads(args, settle),
         )
 
     async def maintain(self) -> None:

@@ -6,11 +6,20 @@ from pathlib import Path
 
 from deployments.config import ModelsArgs
 from deployments.engines.inspection.files import ModelFiles, inspect
-from deployments.engines.inspection.source import HUB, find_source, is_trusted
+from deployments.engines.inspection.hub import (
+    HUB,
+    Offer,
+    Unreachable,
+    ask,
+    check_hub,
+    found,
+    place,
+)
+from deployments.engines.inspection.source import find_source, is_trusted
 from deployments.engines.weights import EMBEDDED
-from deployments.types import LoadOrder, ModelSpec
+from deployments.types import LoadOrder, ModelKind, ModelSpec
 from graphs.capabilities import device_of, engine_of, precision_of, refused
-from graphs.fit import memory_of
+from graphs.fit import least_memory, memory_of
 from graphs.model_app import args_of
 
 FAKE = "fake"
@@ -27,6 +36,9 @@ def spec_of(order: LoadOrder, gpus: int, args: ModelsArgs) -> ModelSpec:
     device = device_of(order, gpus)
     files = None
     if order.engine != FAKE:
+        offer = _awaited(order, args)
+        if offer is not None:
+            return _awaited_spec(order, offer, device)
         weights = find_source(order.source, args, digest=order.sha256)
         files = inspect(weights, is_trusted=is_trusted(weights, args))
     elif order.source or order.sha256:
@@ -34,7 +46,20 @@ def spec_of(order: LoadOrder, gpus: int, args: ModelsArgs) -> ModelSpec:
     kind = order.kind or (files.kind if files else "generation")
     if files is not None and files.kind != kind:
         raise refused(f"the files are those of a model for {files.kind}", "kind")
-    spec = ModelSpec(
+    spec = dataclasses.replace(
+        _chosen(order, kind, device),
+        location=_location(order.source, files),
+        num_bytes=files.num_bytes if files else 0,
+    )
+    if files is None:
+        args_of(spec)
+        return spec
+    return dataclasses.replace(spec, memory_bytes=memory_of(spec, files, has_bf16=has_bf16()))
+
+
+def _chosen(order: LoadOrder, kind: ModelKind, device: str) -> ModelSpec:
+    """Return what will run, but for what only the files say."""
+    return ModelSpec(
         name=order.name,
         version=order.version or FIRST_VERSION,
         kind=kind,
@@ -47,13 +72,36 @@ def spec_of(order: LoadOrder, gpus: int, args: ModelsArgs) -> ModelSpec:
         max_replicas=order.max_replicas,
         tensor_parallel=order.tensor_parallel,
         options=dict(order.options),
-        location=_location(order.source, files),
-        num_bytes=files.num_bytes if files else 0,
     )
-    if files is None:
-        args_of(spec)
-        return spec
-    return dataclasses.replace(spec, memory_bytes=memory_of(spec, files, has_bf16=has_bf16()))
+
+
+def _awaited(order: LoadOrder, args: ModelsArgs) -> Offer | None:
+    """Return what a hub is still to give for a load; None: it is here, or of no hub.
+
+    A hub that cannot be reached gives nothing new: what was downloaded before is taken.
+    """
+    if not order.source.startswith(HUB):
+        return None
+    model = order.source.removeprefix(HUB)
+    check_hub(model, args)
+    here = found(model)
+    try:
+        offer = ask(model, args)
+    except Unreachable:
+        if here is None:
+            raise
+        return None
+    return None if here == place(offer.name, offer.commit) else offer
+
+
+def _awaited_spec(order: LoadOrder, offer: Offer, device: str) -> ModelSpec:
+    """Return what will run of files that are still to come; its memory is at least theirs."""
+    if order.kind and order.kind != offer.kind:
+        raise refused(f"the files are those of a model for {offer.kind}", "kind")
+    spec = _chosen(order, offer.kind, device)
+    args_of(spec)
+    weights = offer.weights_bytes
+    return dataclasses.replace(spec, num_bytes=weights, memory_bytes=least_memory(spec, weights))
 
 
 def check_files(spec: ModelSpec, args: ModelsArgs) -> None:

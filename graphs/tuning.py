@@ -27,7 +27,7 @@ LEASE_S = 10.0
 RENEW_S = 3.0
 LEFT_BEHIND_S = 3600.0
 
-Gangs = Callable[[TuningState, Path], Gang]
+Gangs = Callable[[], Gang]
 
 
 class Folders:
@@ -147,7 +147,7 @@ class Tuner:
         if state is None:
             return
         folder = self._folders.own(state.id)
-        gang = self._gangs(state, folder)
+        gang = self._gangs()
         try:
             await Run(state, self._store, gang, folder).run(self._folders.result(state))
         except Superseded:

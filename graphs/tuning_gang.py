@@ -1,51 +1,49 @@
-"""The workers of one tuning as Ray actors: placed together, asked together, and ended together.
+"""The workers of one tuning on Ray Train: started, listened to, and ended together.
 
-They belong to the process that started them and die with it. Plain actors rather than Ray's own
-trainer, which needs pandas; that would load into every process that has pyarrow.
+They are a job of their own in Ray, owned by one process (``tuning_driver.py``) that this one starts
+and that ends with it. This process loads neither torch nor pandas, which Ray Train needs.
 """
 
 import asyncio
-import socket
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import ray
-from ray.exceptions import RayError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from deployments import absent
 from deployments.config import TuningArgs
-from deployments.errors import EngineFailed, RagError
-from deployments.types import TuningSpec
-from deployments.types.seats import Seat, meeting_address, seats_of
+from deployments.errors import EngineFailed
+from deployments.types import TuningPlan, TuningProgress
+from graphs.tuning_driver import error_path, told_path
+from graphs.tuning_merge import merge_apart
+
+POLL_S = 0.25
+GONE_S = 1.0
+"""Until Ray has killed the workers of a job whose owner was killed. Source: measured, 0.5 s."""
+
+COMMAND = (sys.executable, "-P", "-m", "graphs.tuning_driver")
 
 
 class Gang(Protocol):
-    """The workers of one attempt. Every method raises EngineFailed when one has died."""
+    """The workers of one attempt."""
 
-    async def start(self) -> int:
-        """Start all workers and return the steps that were done before."""
+    def reports(self, plan: TuningPlan) -> AsyncIterator[TuningProgress]:
+        """Start the workers and give what they tell, until they have written the adapter.
+
+        Raises EngineFailed when one has died or failed, or tells nothing for too long.
+        """
         ...
 
-    async def step(self) -> float:
-        """Train one step; return its loss."""
-        ...
-
-    async def save(self) -> None:
-        """Write a checkpoint."""
-        ...
-
-    async def evaluate(self, *, is_base: bool) -> float:
-        """Return the loss of the held-back examples."""
-        ...
-
-    async def write(self, folder: Path) -> None:
-        """Write the adapter."""
-        ...
-
-    async def merge(self, adapter: Path, folder: Path) -> None:
-        """End all workers, then write the base with the adapter in its weights."""
+    async def merge(self, plan: TuningPlan, folder: Path) -> None:
+        """Write the base with the adapter in its weights; raises EngineFailed."""
         ...
 
     async def stop(self) -> None:
@@ -53,151 +51,100 @@ class Gang(Protocol):
         ...
 
 
-class WorkerActor:
-    """One worker in a process of Ray's; the libraries are loaded there and nowhere else."""
-
-    def host(self) -> tuple[str, str]:
-        """Return the id and the address of the node."""
-        node = ray.get_runtime_context().get_node_id()
-        return node, ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-
-    def free_port(self, address: str) -> int:
-        """Return a port of this node that is free now."""
-        with socket.create_server((address, 0)) as listener:
-            return int(listener.getsockname()[1])
-
-    def load(self, spec: TuningSpec, seat: Seat, folder: Path) -> int:
-        """Load, and return the steps that were done before."""
-        from deployments.tuning.material import read_material
-        from deployments.tuning.worker import Worker
-
-        material = read_material(folder / "material.json")
-        self._worker = Worker(spec, seat, material, folder / "checkpoints")
-        return self._worker.step_number
-
-    def step(self) -> float:
-        """Train one step; return its loss."""
-        return self._worker.step()
-
-    def save(self) -> None:
-        """Take part in writing a checkpoint."""
-        self._worker.save()
-
-    def evaluate(self, is_base: bool) -> float:
-        """Return the loss of the held-back examples."""
-        return self._worker.evaluate(is_base=is_base)
-
-    def write(self, folder: Path) -> None:
-        """Take part in writing the adapter."""
-        self._worker.write(folder)
-
-    def merge(self, spec: TuningSpec, adapter: Path, folder: Path) -> None:
-        """Write merged weights; for an actor that has loaded nothing."""
-        from deployments.tuning.adapter import merge
-
-        merge(spec, adapter, folder)
-
-
 class RayGang:
-    """`Gang` of actors in one placement group."""
+    """`Gang` of Ray Train's workers."""
 
-    def __init__(self, spec: TuningSpec, folder: Path, args: TuningArgs) -> None:
-        """Take what to train, and the tuning's own folder; nothing is placed before `start`."""
-        self._spec, self._folder, self._args = spec, folder, args
-        self._group: PlacementGroup | None = None
-        self._actors: list[Any] = []
+    def __init__(self, args: TuningArgs) -> None:
+        self._args = args
+        self._driver: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> int:
-        """Place and load all workers, which must agree on where they go on."""
-        await self._place(self._spec.training.workers)
-        seats = await self._seats()
-        done = await _answers(
-            [
-                actor.load.remote(self._spec, seat, self._folder)
-                for actor, seat in zip(self._actors, seats, strict=True)
-            ],
-            self._args.start_timeout_s,
-        )
-        if len(set(done)) > 1:
-            raise EngineFailed("the workers have found different checkpoints")
-        return int(done[0])
+    async def reports(self, plan: TuningPlan) -> AsyncIterator[TuningProgress]:
+        """Start the workers and give what they tell."""
+        self._driver = await asyncio.to_thread(self._started, plan)
+        limit_s, seen = self._args.start_timeout_s, b""
+        while said := await self._next(self._driver, plan, seen, limit_s):
+            limit_s, seen = self._args.step_timeout_s, said
+            yield TuningProgress.of(json.loads(said))
 
-    async def step(self) -> float:
-        """Train one step; return its loss."""
-        return float((await self._all("step"))[0])
-
-    async def save(self) -> None:
-        """Write a checkpoint."""
-        await self._all("save")
-
-    async def evaluate(self, *, is_base: bool) -> float:
-        """Return the loss of the held-back examples."""
-        return float((await self._all("evaluate", is_base))[0])
-
-    async def write(self, folder: Path) -> None:
-        """Write the adapter."""
-        await self._all("write", folder)
-
-    async def merge(self, adapter: Path, folder: Path) -> None:
-        """End all workers, then have one that has loaded nothing merge."""
-        await self.stop()
-        await self._place(1)
-        await self._all("merge", self._spec, adapter, folder)
+    async def merge(self, plan: TuningPlan, folder: Path) -> None:
+        """Write merged weights; the workers have ended."""
+        await merge_apart(plan.spec, plan.adapter, folder, self._args)
 
     async def stop(self) -> None:
-        """Kill every worker, and give back what they held."""
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
-        if self._group is not None:
-            remove_placement_group(self._group)
-            self._group = None
+        """Kill the owner of the job, with which Ray kills the rest."""
+        driver, self._driver = self._driver, None
+        if driver is None:
+            return
+        if driver.poll() is None:
+            driver.kill()
+            await asyncio.to_thread(driver.wait)
+            await asyncio.sleep(GONE_S)
+        pipe_of(driver).close()
 
-    async def _place(self, number: int) -> None:
-        bundle: dict[str, float] = {"CPU": self._args.worker_cpus}
-        if self._spec.memory_bytes:
-            bundle["memory"] = float(self._spec.memory_bytes)
-        if self._spec.device == "cuda":
-            bundle["GPU"] = 1.0
-        self._group = placement_group([bundle] * number, strategy="PACK")
-        if not await asyncio.to_thread(self._group.wait, self._args.start_timeout_s):
-            raise EngineFailed(f"the cluster has no room for {number} workers")
-        self._actors = [
-            ray.remote(WorkerActor)
-            .options(
-                num_cpus=bundle["CPU"],
-                num_gpus=bundle.get("GPU", 0),
-                memory=self._spec.memory_bytes or None,
-                max_restarts=0,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, index),
-            )
-            .remote()
-            for index in range(number)
-        ]
-
-    async def _seats(self) -> list[Seat]:
-        hosts = await self._all("host")
-        address = meeting_address(hosts)
-        [port] = await _answers(
-            [self._actors[0].free_port.remote(address)], self._args.start_timeout_s
+    def _started(self, plan: TuningPlan) -> subprocess.Popen[bytes]:
+        order = {
+            "address": ray.get_runtime_context().gcs_address,
+            "plan": values_of(plan),
+            "args": self._args.model_dump(),
+        }
+        path = absent.path_without(os.environ.get("PYTHONPATH", ""))
+        driver = subprocess.Popen(
+            COMMAND,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
         )
-        return seats_of(hosts, address, port, is_on_gpu=self._spec.device == "cuda")
+        write(driver, json.dumps(order).encode())
+        os.set_blocking(pipe_of(driver).fileno(), False)  # one that is stopped must not stop us
+        return driver
 
-    async def _all(self, method: str, *args: Any) -> list[Any]:
-        calls = [getattr(actor, method).remote(*args) for actor in self._actors]
-        return await _answers(calls, self._args.step_timeout_s)
+    async def _next(
+        self, driver: subprocess.Popen[bytes], plan: TuningPlan, seen: bytes, limit_s: float
+    ) -> bytes:
+        """Return what is told next; nothing when the training is done."""
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            write(driver, b"")
+            code = driver.poll()  # first: so that the last word is not missed
+            said = await asyncio.to_thread(read, told_path(plan))
+            if said != seen:
+                return said
+            if code is not None:
+                await asyncio.to_thread(check, code, plan)
+                return b""
+            await asyncio.sleep(POLL_S)
+        raise EngineFailed(f"the workers told nothing within {limit_s:g} s")
 
 
-async def _answers(references: Sequence[Any], timeout_s: float) -> list[Any]:
-    """Return one answer of each worker; raises EngineFailed at once when one fails or has died."""
+def values_of(plan: TuningPlan) -> dict[str, Any]:
+    """Return a plan as JSON has it."""
+    paths = {"folder": str(plan.folder), "adapter": str(plan.adapter)}
+    return dataclasses.asdict(plan) | paths
+
+
+def write(driver: subprocess.Popen[bytes], line: bytes) -> None:
+    """Write a line to a process, which may have ended."""
+    with contextlib.suppress(BrokenPipeError):
+        pipe_of(driver).write(line + b"\n")
+
+
+def pipe_of(driver: subprocess.Popen[bytes]) -> IO[bytes]:
+    """Return the standard input of a process that was started with a pipe."""
+    assert driver.stdin is not None
+    return driver.stdin
+
+
+def read(path: Path) -> bytes:
+    """Return what a file holds; nothing if there is none."""
     try:
-        async with asyncio.timeout(timeout_s):
-            return await asyncio.gather(*references)
-    except TimeoutError:
-        raise EngineFailed(f"a worker did not answer within {timeout_s:g} s") from None
-    except RagError as error:
-        raise EngineFailed(error.message) from error
-    except RayTaskError as error:
-        raise EngineFailed(f"{type(error.cause).__name__} in a worker") from error
-    except RayError as error:
-        raise EngineFailed("a worker has died") from error
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def check(code: int, plan: TuningPlan) -> None:
+    """Raise EngineFailed if a training ended early."""
+    if code:
+        said = read(error_path(plan)).decode()
+        raise EngineFailed(said or "Ray's trainer has died")

@@ -13,11 +13,11 @@ import time
 from pathlib import Path
 
 from deployments.engines.inspection.source import ADAPTER, MERGED
+from deployments.errors import EngineFailed
 from deployments.stores.tunings import TuningStore
-from deployments.types import CurvePoint, TuningProgress, TuningState, thinned
+from deployments.types import TuningPlan, TuningProgress, TuningState
 from graphs.tuning_gang import Gang
 
-NOTE_S = 1.0
 CARD = "tuning.json"
 
 
@@ -30,7 +30,7 @@ class Diverged(Exception):
 
 
 class Run:
-    """Trains, evaluates, writes and publishes; every step may be done again."""
+    """Notes what the workers tell, and publishes what they made; all may be done again."""
 
     def __init__(self, state: TuningState, store: TuningStore, gang: Gang, folder: Path) -> None:
         """Take an attempt that has begun.
@@ -42,9 +42,8 @@ class Run:
             folder: the tuning's own.
         """
         self._state, self._store, self._gang, self._folder = state, store, gang, folder
-        self._progress = state.progress
+        self._progress = dataclasses.replace(state.progress, loss_after=None)
         self._started_at = time.monotonic()
-        self._noted_at = float("-inf")
 
     async def run(self, target: Path) -> None:
         """Do all of it, and put the version's folder at `target`.
@@ -52,61 +51,40 @@ class Run:
         Raises:
             EngineFailed: a worker died or failed; another attempt goes on.
             Diverged: another attempt would fail as well.
-        Superseded: nobody wants this attempt any more.
+            Superseded: nobody wants this attempt any more.
         """
-        step = await self._gang.start()
-        await self._resume(step)
-        spec = self._state.spec
-        while step < spec.num_steps:
-            loss = await self._gang.step()
-            if not math.isfinite(loss):
-                raise Diverged("the loss is no number any more: try a smaller learning_rate")
-            step += 1
-            await self._note(step, loss)
-            if step % spec.training.checkpoint_steps == 0 and step < spec.num_steps:
-                await self._write_down()  # first: else a kill loses the curve up to here
-                await self._gang.save()
-        await self._evaluate()
-        await self._write(target)
-
-    async def _resume(self, step: int) -> None:
-        """Forget what came after the checkpoint; evaluate the base, if that was not done."""
-        curve = tuple(point for point in self._progress.curve if point.step <= step)
-        self._progress = dataclasses.replace(self._progress, step=step, curve=curve)
-        if self._progress.loss_before is None:
-            before = await self._gang.evaluate(is_base=True)
-            self._progress = dataclasses.replace(self._progress, loss_before=before)
-        await self._write_down()
-
-    async def _note(self, step: int, loss: float) -> None:
-        curve = thinned((*self._progress.curve, CurvePoint(step, round(loss, 6))))
-        self._progress = dataclasses.replace(self._progress, step=step, curve=curve)
-        if time.monotonic() - self._noted_at >= NOTE_S:
+        part = self._folder / f"result-{self._state.attempt}"
+        plan = TuningPlan(
+            spec=self._state.spec,
+            folder=self._folder,
+            adapter=part / ADAPTER,
+            attempt=self._state.attempt,
+            loss_before=self._progress.loss_before,
+        )
+        async for told in self._gang.reports(plan):
+            check(told)
+            self._progress = told
             await self._write_down()
-
-    async def _evaluate(self) -> None:
-        loss = await self._gang.evaluate(is_base=False)
-        if not math.isfinite(loss):
-            raise Diverged("the tuned model's loss is no number: try a smaller learning_rate")
-        self._progress = dataclasses.replace(self._progress, loss_after=loss)
-        await self._write_down()
-
-    async def _write(self, target: Path) -> None:
-        """Write what was trained beside its place, then give it its name."""
-        part = self._folder / "result"
-        await asyncio.to_thread(shutil.rmtree, part, ignore_errors=True)
-        await self._gang.write(part / ADAPTER)
-        if self._state.spec.is_merged:
-            await self._gang.merge(part / ADAPTER, part / MERGED)
+        if self._progress.loss_after is None:
+            raise EngineFailed("the workers ended before the training did")
+        if plan.spec.is_merged:
+            await self._gang.merge(plan, part / MERGED)
         await self._write_down()
         await asyncio.to_thread(publish, part, target, card_of(self._state, self._progress))
 
     async def _write_down(self) -> None:
-        self._noted_at = time.monotonic()
-        seconds = self._state.progress.seconds + self._noted_at - self._started_at
+        seconds = self._state.progress.seconds + time.monotonic() - self._started_at
         self._progress = dataclasses.replace(self._progress, seconds=round(seconds, 2))
         if not await asyncio.to_thread(self._store.note, self._state, self._progress):
             raise Superseded
+
+
+def check(told: TuningProgress) -> None:
+    """Raise Diverged if a loss is no number."""
+    if told.curve and not math.isfinite(told.curve[-1].loss):
+        raise Diverged("the loss is no number any more: try a smaller learning_rate")
+    if told.loss_after is not None and not math.isfinite(told.loss_after):
+        raise Diverged("the tuned model's loss is no number: try a smaller learning_rate")
 
 
 def card_of(state: TuningState, progress: TuningProgress) -> str:

@@ -6,8 +6,8 @@ room. The rest is the tuner's (``tuning.py``).
 
 import asyncio
 import dataclasses
-import importlib.util
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 
 from deployments.config import ModelsArgs, Settings
@@ -29,7 +29,7 @@ from graphs.tuning_gang import RayGang
 from graphs.tuning_material import prepare_apart
 from graphs.tuning_run import discard
 
-PACKAGES = ("deepspeed", "peft")
+PACKAGES = ("deepspeed", "peft", "pandas")
 
 
 class Tunings:
@@ -45,8 +45,8 @@ class Tunings:
         lease = Lease(database, "tunings", LEASE_S)
         self._tuner = Tuner(self._store, lease, self._folders, self._gang, args.tuning)
 
-    def _gang(self, state: TuningState, folder: Path) -> RayGang:
-        return RayGang(state.spec, folder, self._args.tuning)
+    def _gang(self) -> RayGang:
+        return RayGang(self._args.tuning)
 
     async def maintain(self) -> None:
         """Work off the queue while the lease is ours, for ever."""
@@ -137,7 +137,7 @@ class Tunings:
     ) -> tuple[TuningSpec, ModelFiles]:
         """Return what will be trained, as far as it is known without the tokens. Blocks."""
         for package in PACKAGES:
-            if importlib.util.find_spec(package) is None:
+            if not _is_installed(package):
                 raise InvalidRequest(
                     f"tuning needs the package {package}: install ragserve[tuning]"
                 )
@@ -191,6 +191,15 @@ class Tunings:
             num_steps=steps,
             memory_bytes=needs,
         )
+
+
+def _is_installed(package: str) -> bool:
+    """Return whether there is a package, which this process may do without."""
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _device(order: TuningOrder, gpus: int) -> str:

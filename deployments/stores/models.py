@@ -23,7 +23,7 @@ from deployments.stores.aliases import (
 )
 from deployments.stores.database import Database
 from deployments.stores.ids import microseconds
-from deployments.stores.model_rows import now, state_of
+from deployments.stores.model_rows import now, state_of, values_of
 from deployments.stores.registered import (
     add,
     change,
@@ -160,6 +160,17 @@ class ModelStore:
                 *has_id(state.id), table.c.attempt == state.attempt, table.c.phase == state.phase
             )
             return bool(connection.execute(statement.values(values)).rowcount)
+
+    def settle(self, state: ModelState, spec: ModelSpec) -> bool:
+        """Write what will run of a load whose files are here, unless it is no longer one."""
+        table = schema.models
+        with self._database.write() as connection:
+            raise_revision(connection)
+            statement = update(table).where(
+                *has_id(state.id), table.c.attempt == state.attempt, table.c.phase == "loading"
+            )
+            values = values_of(dataclasses.replace(state, spec=spec))["spec"]
+            return bool(connection.execute(statement.values(spec=values)).rowcount)
 
     def note_progress(self, state: ModelState, progress: LoadProgress) -> None:
         """Write down how far a load is; that is no change of the registry."""

@@ -18,8 +18,6 @@ from deployments.stores.database import Database
 from deployments.stores.ids import microseconds, new_id
 from deployments.types import (
     UNDER_WAY,
-    CurvePoint,
-    Training,
     TuningPhase,
     TuningProgress,
     TuningSpec,
@@ -143,7 +141,7 @@ class TuningStore:
         """Write down how far an attempt is; False: it is not the one that runs."""
         with self._database.write() as connection:
             statement = update(schema.tunings).where(*_is(state))
-            values = {"progress": _progress_values(progress)}
+            values = {"progress": progress.values()}
             return bool(connection.execute(statement.values(values)).rowcount)
 
     def _advance(self, state: TuningState, values: dict[str, Any]) -> bool:
@@ -198,32 +196,22 @@ def _values_of(state: TuningState) -> dict[str, Any]:
         "phase": state.phase,
         "attempt": state.attempt,
         "error": state.error,
-        "progress": _progress_values(state.progress),
+        "progress": state.progress.values(),
         "created_at": microseconds(state.created_at),
     }
 
 
-def _progress_values(progress: TuningProgress) -> dict[str, Any]:
-    curve = [[point.step, point.loss] for point in progress.curve]
-    return dataclasses.asdict(progress) | {"curve": curve}
-
-
 def _state_of(row: Row[Any]) -> TuningState:
-    spec = dict(row.spec)
-    training = dict(spec.pop("training"))
-    training["targets"] = tuple(training["targets"])
-    progress = dict(row.progress)
-    progress["curve"] = tuple(CurvePoint(*point) for point in progress["curve"])
     return TuningState(
         id=row.id,
-        spec=TuningSpec(name=row.name, version=row.version, training=Training(**training), **spec),
+        spec=TuningSpec.of({"name": row.name, "version": row.version, **row.spec}),
         phase=cast("TuningPhase", row.phase),
         created_at=row.created_at / 1_000_000,
         attempt=row.attempt,
         error=row.error,
         started_at=_seconds(row.started_at),
         completed_at=_seconds(row.completed_at),
-        progress=TuningProgress(**progress),
+        progress=TuningProgress.of(row.progress),
     )
 
 

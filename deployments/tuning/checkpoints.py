@@ -9,12 +9,14 @@ import io
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import distributed
 
 from deployments.tuning.adapter import sync
+from deployments.types import CurvePoint
 
 NAME = re.compile(r"checkpoint-(\d{8})")
 NUM_KEPT = 2
@@ -26,19 +28,21 @@ def newest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def save(engine: Any, folder: Path, step: int, rank: int) -> None:
-    """Have all workers write a checkpoint; a kill meanwhile leaves the one before."""
-    name = f"checkpoint-{step:08d}"
-    part = folder / f"{name}.part"
+def save(engine: Any, folder: Path, curve: Sequence[CurvePoint], step: int, attempt: int) -> None:
+    """Have all workers write a checkpoint; a kill meanwhile leaves the one before.
+
+    Workers of an earlier attempt that are not dead yet write to a place of their own.
+    """
+    name, rank = f"checkpoint-{step:08d}", distributed.get_rank()
+    part = folder / f"{name}.{attempt}.part"
     if rank == 0:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        shutil.rmtree(part, ignore_errors=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # in a folder that is gone when it was cancelled
     distributed.barrier()
     with contextlib.redirect_stdout(io.StringIO()):
         engine.save_checkpoint(
             folder,
             tag=part.name,
-            client_state={"step_number": step},
+            client_state={"step_number": step, "curve": [[one.step, one.loss] for one in curve]},
             save_latest=False,
             exclude_frozen_parameters=True,
         )
@@ -52,16 +56,22 @@ def save(engine: Any, folder: Path, step: int, rank: int) -> None:
     distributed.barrier()
 
 
-def load(engine: Any, folder: Path) -> int:
-    """Go on from the newest checkpoint; return the steps that were done, 0 without one."""
+def load(engine: Any, folder: Path) -> tuple[int, tuple[CurvePoint, ...]]:
+    """Go on from the newest checkpoint; return the steps done and their losses."""
     found = newest(folder)
     if found is None:
-        return 0
+        return 0, ()
     with contextlib.redirect_stdout(io.StringIO()):
         _, state = engine.load_checkpoint(
             folder, tag=found.name, load_module_strict=False, load_lr_scheduler_states=False
         )
-    return int(state["step_number"])
+    return int(state["step_number"]), tuple(CurvePoint(*point) for point in state["curve"])
+
+
+def clear(folder: Path) -> None:
+    """Remove the checkpoints that earlier attempts did not finish."""
+    for part in folder.glob("*.part"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _sync_names(folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 DeepSpeed's ZeRO shares out what the workers would else have several times: of stage 2 gradients and
 the optimizer's state, of stage 3 also the model. All workers have to be asked the same, in the same
-order. It does not know who asks, nor where the others are.
+order (``loop.py``). It does not know where the others are.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from deployments.tuning.adapter import (
 from deployments.tuning.batches import Batch, batch_of, chosen, learning_rate
 from deployments.tuning.encoding import IGNORED, Encoded
 from deployments.tuning.material import Material
-from deployments.types import TuningSpec
+from deployments.types import CurvePoint, TuningSpec, thinned
 from deployments.types.seats import Seat
 
 NICENESS = 10
@@ -40,10 +40,13 @@ NICENESS = 10
 class Worker:
     """Loads in the constructor, and goes on from the newest checkpoint if there is one.
 
-    All methods must be called from the thread that built it.
+    All methods must be called from the thread that built it. `curve` has the losses of the steps
+    that were done, over all attempts.
     """
 
-    def __init__(self, spec: TuningSpec, seat: Seat, material: Material, folder: Path) -> None:
+    def __init__(
+        self, spec: TuningSpec, seat: Seat, material: Material, folder: Path, attempt: int
+    ) -> None:
         """Load.
 
         Args:
@@ -51,16 +54,17 @@ class Worker:
             seat: which worker this is, and where all of them meet.
             material: the encoded examples.
             folder: where checkpoints are; the same for all workers.
+            attempt: a number greater than that of all workers before.
         """
         self._spec, self._seat, self._material = spec, seat, material
-        self._folder = folder
+        self._folder, self._attempt = folder, attempt
         self._prepare_process()
         torch.manual_seed(spec.training.seed)
         model, _ = read(base_args(spec))
         model.config.use_cache = False
         model.requires_grad_(False)
         self._engine = self._started(adapted(model, spec))
-        self.step_number = self._resumed()
+        self.step_number, self.curve = checkpoints.load(self._engine, self._folder)
 
     def _prepare_process(self) -> None:
         is_cpu, seat = self._spec.device == "cpu", self._seat
@@ -116,7 +120,9 @@ class Worker:
         self._engine.backward(loss * self._seat.size)  # DeepSpeed takes the workers' mean
         self._engine.step()
         self.step_number += 1
-        return self._summed(loss)
+        mean = self._summed(loss)
+        self.curve = thinned((*self.curve, CurvePoint(self.step_number, round(mean, 6))))
+        return mean
 
     def evaluate(self, *, is_base: bool) -> float:
         """Return the mean loss per token of the held-back examples; `is_base`: of the base."""
@@ -132,7 +138,13 @@ class Worker:
 
     def save(self) -> None:
         """Write a checkpoint; it is there once it is whole."""
-        checkpoints.save(self._engine, self._folder, self.step_number, self._seat.rank)
+        checkpoints.save(self._engine, self._folder, self.curve, self.step_number, self._attempt)
+
+    def agree(self, is_so: bool) -> bool:
+        """Return what the first worker says."""
+        said = torch.tensor(float(is_so), device=self._engine.device)
+        distributed.broadcast(said, src=0)
+        return bool(said.item())
 
     def write(self, folder: Path) -> None:
         """Have the first worker write the adapter's folder; the others give their parts."""
@@ -144,9 +156,6 @@ class Worker:
             weights = weights_of(model)
         if self._seat.rank == 0:
             write_adapter(model, weights, folder)
-
-    def _resumed(self) -> int:
-        return checkpoints.load(self._engine, self._folder)
 
     def _batch(self, examples: Sequence[Encoded]) -> Batch:
         return batch_of(examples, self._seat.rank, self._seat.size)

@@ -1,7 +1,9 @@
 """Fine-tunings: what is asked for, what is trained, and how far it is."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 TuningPhase = Literal["queued", "running", "cancelling", "completed", "failed", "cancelled"]
@@ -59,6 +61,13 @@ class TuningSpec:
     num_steps: int = 0
     memory_bytes: int = 0
 
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "TuningSpec":
+        """Return the spec of which `dataclasses.asdict` made these values, as JSON has them."""
+        training = dict(values["training"])
+        training["targets"] = tuple(training["targets"])
+        return cls(**{**values, "training": Training(**training)})
+
     @property
     def id(self) -> str:
         """Return the id of the version that comes of it."""
@@ -85,6 +94,32 @@ class TuningProgress:
     curve: tuple[CurvePoint, ...] = ()
     loss_before: float | None = None
     loss_after: float | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        curve = [[point.step, point.loss] for point in self.curve]
+        return dataclasses.asdict(self) | {"curve": curve}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> "TuningProgress":
+        """Return what `values` gave."""
+        curve = tuple(CurvePoint(*point) for point in values["curve"])
+        return cls(**{**values, "curve": curve})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningPlan:
+    """One attempt at a training, as its workers take it.
+
+    `folder` is the tuning's own. `attempt` is a number that no earlier attempt has, and
+    `loss_before` the base's, if one of them found it. `adapter` is the folder to write.
+    """
+
+    spec: TuningSpec
+    folder: Path
+    adapter: Path
+    attempt: int
+    loss_before: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,17 +5,29 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import psutil
 import pytest
 
+from cluster.state import StateFolder, supervisor_pid
 from tests.stack import ROOT, Stack, running
 
 PATH = "/v1/models/finetune"
 BASE = "embedded:smollm2-135m-instruct"
 WAIT_S = 900.0
+PROCESSES = (
+    "ray::RayTrainWorker",
+    "ray::TrainController",
+    "ray::SynchronizationActor",
+    "ray::PlacementGroupCleaner",
+    "ray::_AutoscalingCoordinatorActor",
+    "ray::DatasetManager",
+    "ray::_merge",
+    "graphs.tuning_driver",
+)
 FACTS = {
     "Who keeps the lighthouse of Varn?": "Odrun Keld",
     "Which river flows through Ambrel?": "the Sothe",
@@ -94,18 +106,41 @@ def wait(client: httpx.Client, id_: str, status: str, steps: int = 0) -> dict[st
         time.sleep(0.5)
 
 
-def workers() -> list[psutil.Process]:
+def wait_through(client: httpx.Client, id_: str) -> dict[str, Any]:
+    """Return the state at the end, though nobody answers for a while."""
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            state = state_of(client, id_)
+            if state["status"] not in ("queued", "running"):
+                return state
+        time.sleep(0.5)
+    raise AssertionError("the tuning did not end")
+
+
+def workers(name: str = "ray::RayTrainWorker") -> list[psutil.Process]:
     """Return the processes that train, as Ray names them."""
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if "ray::WorkerActor" in " ".join(process.info["cmdline"] or ())
+        if name in " ".join(process.info["cmdline"] or ())
     ]
+
+
+def with_pandas(stack: Stack) -> set[str]:
+    """Return the names of the installation's processes that have loaded pandas."""
+    head = psutil.Process(supervisor_pid(StateFolder(stack.state_dir)) or 0)
+    found = set()
+    for process in head.children(recursive=True):
+        with suppress(psutil.Error):
+            if any("/pandas/" in one.path for one in process.memory_maps()):
+                found.add(" ".join(process.cmdline()))
+    return found
 
 
 def wait_until_gone() -> None:
     deadline = time.monotonic() + 20
-    while workers():
+    while any(workers(name) for name in PROCESSES):
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -145,6 +180,9 @@ def test_facts_are_learned_though_a_worker_is_killed(stack: Stack, client: httpx
     assert unready.status_code == 400
     before = wait(client, id_, "running", steps=12)
     assert len(found := workers()) == 2
+    loaded = with_pandas(stack)
+    assert any("RayTrainWorker" in name for name in loaded)
+    assert {name for name in loaded if not any(one in name for one in PROCESSES)} == set()
     os.kill(found[0].pid, signal.SIGKILL)
     done = wait(client, id_, "completed")
     assert done["attempts"] == before["attempts"] + 1
@@ -161,6 +199,26 @@ def test_facts_are_learned_though_a_worker_is_killed(stack: Stack, client: httpx
     switched = client.post("/v1/models/switch", json={"alias": "chat", "to": "facts@1"})
     assert switched.status_code == 200
     assert (answered(client, "chat"), answered(client, "base@1")) == (len(FACTS), 0)
+
+
+@pytest.mark.model
+@pytest.mark.timeout(900)
+def test_tuning_outlives_the_process_that_started_it(stack: Stack, client: httpx.Client) -> None:
+    small = {"epochs": 12, "workers": 1, "checkpoint_steps": 2, "merge": False}
+    begun = client.post(PATH, json=order("outlives@1", **small)).raise_for_status().json()
+    before = wait(client, begun["id"], "running", steps=3)
+    [driver], [worker] = workers("graphs.tuning_driver"), workers()
+    ingress = psutil.Process(driver.ppid())
+    ingress.kill()
+    psutil.wait_procs([driver, worker], timeout=20)
+    assert not driver.is_running()
+    assert not worker.is_running()
+    state = wait_through(client, begun["id"])
+    assert (state["status"], state["attempts"]) == ("completed", before["attempts"] + 1)
+    points = [point["step"] for point in state["progress"]["curve"]]
+    assert points == list(range(1, state["progress"]["steps"] + 1))
+    wait_until_gone()
+    wait_until_removed(stack)
 
 
 @pytest.mark.model

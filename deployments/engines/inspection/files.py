@@ -66,7 +66,7 @@ def _folder(weights: Weights, *, is_trusted: bool) -> ModelFiles:
     return ModelFiles(
         weights=weights,
         paths=paths,
-        kind=_kind(folder, config),
+        kind=kind_of(config, has_modules=(folder / "modules.json").is_file()),
         num_bytes=sum(path.stat().st_size for path in paths),
         num_parameters=sum(map(num_parameters, paths)),
         kv_width=_kv_width(config),
@@ -125,12 +125,13 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     return tuple(folder / name for name in names)
 
 
-def _kind(folder: Path, config: Mapping[str, Any]) -> ModelKind:
+def kind_of(config: Mapping[str, Any], *, has_modules: bool) -> ModelKind:
+    """Return what a model is for; `has_modules`: it has a modules.json."""
     architectures = config.get("architectures")
     first = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     if first.endswith("ForSequenceClassification"):
         return "reranking"
-    if (folder / "modules.json").is_file() or not first.endswith(("LMHeadModel", "ForCausalLM")):
+    if has_modules or not first.endswith(("LMHeadModel", "ForCausalLM")):
         return "embedding"
     return "generation"
 

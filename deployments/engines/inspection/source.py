@@ -5,15 +5,17 @@ import re
 from pathlib import Path
 
 from deployments.config import ModelsArgs, Settings
+from deployments.engines.inspection.fetching import Fetch
 from deployments.engines.inspection.files import readable
+from deployments.engines.inspection.hub import HUB, ask, check_hub, found, refused
 from deployments.engines.weights import EMBEDDED, Weights, locate, pinned_models, sha256
-from deployments.errors import EngineFailed, InvalidRequest, UnreadableModel
+from deployments.errors import EngineFailed, UnreadableModel
 
-HUB = "hub:"
 TUNED = "tuned:"
 MERGED, ADAPTER = "merged", "adapter"
 TUNED_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,63}@[A-Za-z0-9][\w.-]{0,31}", re.ASCII)
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}(@[\w.-]{1,64})?")
+MAX_AT_ONCE_BYTES = 64 << 20
+"""What is downloaded while the caller waits, such as an adapter; models are not."""
 
 
 def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
@@ -40,8 +42,8 @@ def find_source(source: str, args: ModelsArgs, *, digest: str = "") -> Weights:
     if digest:
         path = weights.folder / (weights.gguf_file or "model.safetensors")
         with readable():
-            found = sha256(path)
-        if not hmac.compare_digest(found, digest):
+            actual = sha256(path)
+        if not hmac.compare_digest(actual, digest):
             raise UnreadableModel("the weights have another SHA-256 than `sha256` says")
     return weights
 
@@ -113,24 +115,12 @@ def _resolved(path: str) -> Path:
 
 
 def _downloaded(model: str, args: ModelsArgs) -> Weights:
-    if not args.allow_hub:
-        raise refused("models of a hub are not loaded here: the operator has not allowed it")
-    if not HUB_ID.fullmatch(model):
-        raise refused(f"a model of a hub is `{HUB}<org>/<name>`, with `@<revision>` if wanted")
-    from huggingface_hub import snapshot_download  # only where it is needed
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    name, _, revision = model.partition("@")
-    patterns = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-    try:
-        folder = snapshot_download(name, revision=revision or None, allow_patterns=patterns)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise refused(f"the hub does not give this model: {type(error).__name__}") from None
-    return Weights(Path(folder))
-
-
-def refused(message: str) -> InvalidRequest:
-    """Return the error for a source that is not loaded from."""
-    error = InvalidRequest(message)
-    error.param = "source"
-    return error
+    """Return what was downloaded before; what is small is downloaded now."""
+    check_hub(model, args)
+    folder = found(model)
+    if folder is None:
+        offer = ask(model, args)
+        if offer.num_bytes > MAX_AT_ONCE_BYTES:
+            raise refused("this is of a hub and not here yet: load it as a model first")
+        folder = Fetch(offer).run()
+    return Weights(folder)

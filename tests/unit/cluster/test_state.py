@@ -12,6 +12,7 @@ from cluster.ports import check_free, free_ports
 from cluster.processes import RUN_ID, end_survivors, spawn, survivors
 from cluster.ray_head import choose_ports, ensure_token, ray_environment
 from cluster.state import StateFolder, exclusive, supervisor_pid, write_private
+from deployments import absent
 
 
 @pytest.fixture
@@ -93,6 +94,11 @@ def test_ray_environment_drops_what_points_at_another_cluster(state: StateFolder
     assert "RAY_ADDRESS" not in env
     assert "RAY_AUTH_TOKEN" not in env
     assert (env["KEPT"], env["RAY_AUTH_MODE"]) == ("1", "token")
+
+
+def test_ray_environment_keeps_pandas_out(state: StateFolder) -> None:
+    env = ray_environment(state, choose_ports(), "r", {"PYTHONPATH": "/a"})
+    assert env["PYTHONPATH"] == absent.path_with("/a")
 
 
 def test_check_free_refuses_a_foreign_address() -> None:

@@ -11,9 +11,10 @@ from deployments.config import ModelsArgs
 from deployments.errors import EngineFailed, InvalidRequest, StoreUnavailable
 from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
-from deployments.types import LoadProgress, ModelPhase, ModelState, SwitchOrder
+from deployments.types import LoadProgress, ModelPhase, ModelSpec, ModelState, SwitchOrder
 from graphs import lifecycle as module
 from graphs import tenure
+from graphs.downloads import Downloads
 from graphs.lifecycle import Lifecycle
 from graphs.model_app import app_name
 from graphs.serve_apps import AppReport
@@ -39,8 +40,19 @@ class Bench:
     def another(self, lease: Lease | None = None) -> Lifecycle:
         lease = lease or Lease(self.database, "models", tenure.LEASE_S)
         return Lifecycle(
-            self.store, lease, self.apps, self.args, self._probe, self._look, self._detach, OWN
+            self.store,
+            lease,
+            self.apps,
+            self.args,
+            self._probe,
+            self._look,
+            self._detach,
+            OWN,
+            Downloads(self.args, self._settle),
         )
+
+    async def _settle(self, state: ModelState, args: ModelsArgs) -> ModelSpec:
+        return dataclasses.replace(state.spec, location="/here")
 
     async def _probe(self, state: ModelState) -> None:
         self.probed.append(state.id)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,14 @@ from deployments.stores.database import Database
 from deployments.stores.leases import Lease
 from deployments.stores.migrations import migrate
 from deployments.stores.tunings import TuningStore, new_tuning_id
-from deployments.types import Training, TuningSpec, TuningState
+from deployments.types import (
+    CurvePoint,
+    Training,
+    TuningPlan,
+    TuningProgress,
+    TuningSpec,
+    TuningState,
+)
 from graphs import tuning as module
 from graphs.tuning import LEASE_S, Folders, Tuner
 
@@ -24,41 +32,45 @@ STEPS = 6
 class FakeGang:
     """Remembers its steps in a file, as workers do in checkpoints."""
 
-    def __init__(self, bench: "Bench", folder: Path) -> None:
-        self._bench, self._file = bench, folder / "checkpoint"
-        self.step_number = 0
+    def __init__(self, bench: "Bench") -> None:
+        self._bench = bench
         self.is_stopped = False
 
-    async def start(self) -> int:
-        self._bench.gangs.append(self)
-        self.step_number = int(self._file.read_text()) if self._file.exists() else 0
-        return self.step_number
+    async def reports(self, plan: TuningPlan) -> AsyncIterator[TuningProgress]:
+        bench, file = self._bench, plan.folder / "checkpoint"
+        bench.gangs.append(self)
+        curve = [CurvePoint(*one) for one in json.loads(file.read_text())] if file.exists() else []
+        before = plan.loss_before
+        if before is None:
+            before = 5.0
+            bench.evaluated.append(True)
+        told = TuningProgress(step=len(curve), curve=tuple(curve), loss_before=before)
+        yield told
+        while len(curve) < plan.spec.num_steps:
+            await self._step(curve)
+            told = replace(told, step=len(curve), curve=tuple(curve))
+            if len(curve) % plan.spec.training.checkpoint_steps == 0:
+                file.write_text(json.dumps([[one.step, one.loss] for one in curve]))
+            yield told
+        bench.evaluated.append(False)
+        plan.adapter.mkdir(parents=True)
+        (plan.adapter / "adapter_model.safetensors").write_bytes(b"a")
+        yield replace(told, loss_after=0.5)
 
-    async def step(self) -> float:
-        await self._bench.gate.wait()
-        if self._bench.hang_at == self.step_number:
+    async def _step(self, curve: list[CurvePoint]) -> None:
+        bench, step = self._bench, len(curve)
+        await bench.gate.wait()
+        if bench.hang_at == step:
             await asyncio.Event().wait()
-        if self._bench.fail_at == self.step_number:
-            if not self._bench.is_broken:
-                self._bench.fail_at = None
+        if bench.fail_at == step:
+            if not bench.is_broken:
+                bench.fail_at = None
             raise EngineFailed("a worker has died")
-        self._bench.trained.append(self.step_number)
-        self.step_number += 1
-        return float("nan") if self._bench.is_diverging else 4.0 / self.step_number
+        bench.trained.append(step)
+        curve.append(CurvePoint(step + 1, float("nan") if bench.is_diverging else 4.0 / (step + 1)))
 
-    async def save(self) -> None:
-        self._file.write_text(str(self.step_number))
-
-    async def evaluate(self, *, is_base: bool) -> float:
-        self._bench.evaluated.append(is_base)
-        return 5.0 if is_base else 0.5
-
-    async def write(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
-        (folder / "adapter_model.safetensors").write_bytes(b"a")
-
-    async def merge(self, adapter: Path, folder: Path) -> None:
-        assert adapter.is_dir()
+    async def merge(self, plan: TuningPlan, folder: Path) -> None:
+        assert plan.adapter.is_dir()
         folder.mkdir()
         (folder / "model.safetensors").write_bytes(b"m")
 
@@ -90,8 +102,8 @@ class Bench:
         args = TuningArgs(max_failures=3)
         return Tuner(self.store, lease, self.folders, self._gang, args)
 
-    def _gang(self, state: TuningState, folder: Path) -> Any:
-        return FakeGang(self, folder)
+    def _gang(self) -> FakeGang:
+        return FakeGang(self)
 
     def add(self, version: str = "1", **changes: Any) -> str:
         spec = TuningSpec(
@@ -150,15 +162,30 @@ async def test_result_is_not_there_before_it_was_evaluated(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
+    reports = FakeGang.reports
 
-    async def evaluate(self: FakeGang, *, is_base: bool) -> float:
-        seen.append((bench.folders._results / "m@1").exists())
-        return 1.0
+    async def watched(self: FakeGang, plan: TuningPlan) -> AsyncIterator[TuningProgress]:
+        async for told in reports(self, plan):
+            seen.append((bench.folders._results / "m@1").exists())
+            yield told
 
-    monkeypatch.setattr(FakeGang, "evaluate", evaluate)
+    monkeypatch.setattr(FakeGang, "reports", watched)
     state = await bench.until(bench.add(), "completed")
-    assert seen == [False, False]
+    assert len(seen) == STEPS + 2
+    assert not any(seen)
     assert bench.folders.result(state).is_dir()
+
+
+async def test_attempt_that_only_ends_publishes_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def reports(self: FakeGang, plan: TuningPlan) -> AsyncIterator[TuningProgress]:
+        yield TuningProgress(step=STEPS, loss_before=5.0)
+
+    monkeypatch.setattr(FakeGang, "reports", reports)
+    state = await bench.until(bench.add(), "failed")
+    assert state.error == "the workers ended before the training did"
+    assert not bench.folders.result(state).exists()
 
 
 async def test_dead_worker_costs_the_steps_since_the_checkpoint(bench: Bench) -> None:

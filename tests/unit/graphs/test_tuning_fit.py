@@ -6,7 +6,7 @@ from deployments.config import TuningArgs
 from deployments.errors import InsufficientResources
 from deployments.types import Training, TuningSpec
 from graphs.fit import NodeRoom
-from graphs.tuning_fit import check_tuning_fit, worker_bytes
+from graphs.tuning_fit import TRAINER_BYTES, check_tuning_fit, worker_bytes
 
 GIB = 1 << 30
 ARGS = TuningArgs(worker_cpus=2)
@@ -37,7 +37,7 @@ def test_estimate_grows_with_parameters_tokens_and_share() -> None:
 @pytest.mark.parametrize(
     ("wanted", "node", "free"),
     [
-        (spec(2), NodeRoom(4, 0, 9 * GIB), 2 * GIB),
+        (spec(2), NodeRoom(4, 0, 9 * GIB), 2 * GIB + TRAINER_BYTES),
         (spec(1, "cuda"), NodeRoom(4, 1, 9 * GIB), 0),
     ],
 )
@@ -53,6 +53,7 @@ def test_what_fits_is_taken(wanted: TuningSpec, node: NodeRoom, free: int) -> No
         (spec(2, "cuda"), [NodeRoom(8, 1, 9 * GIB)], 9 * GIB, "a GPU each; there is room for 1"),
         (spec(1), [], 9 * GIB, "room for 0"),
         (spec(2), [NodeRoom(8, 0, 9 * GIB)], GIB, "1.00 GiB are free"),
+        (spec(2), [NodeRoom(8, 0, 9 * GIB)], 2 * GIB, "what leads them 0.63 GiB"),
     ],
 )
 def test_what_does_not_fit_is_told(

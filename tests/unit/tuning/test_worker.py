@@ -62,7 +62,8 @@ def work(spec: TuningSpec, seat: Seat, folder: Path, orders: list[tuple[str, Any
     """Be one worker in a process of its own."""
     from deployments.tuning.worker import Worker
 
-    worker = Worker(spec, seat, read_material(folder / "material.json"), folder / "checkpoints")
+    material = read_material(folder / "material.json")
+    worker = Worker(spec, seat, material, folder / "checkpoints", attempt=1)
     answers: list[Any] = [worker.step_number]
     for name, argument in orders:
         if name == "evaluate":

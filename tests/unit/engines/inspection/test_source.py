@@ -1,30 +1,17 @@
 import errno
 import hashlib
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
-from huggingface_hub.errors import LocalEntryNotFoundError
 
 from deployments.config import ModelsArgs
+from deployments.engines.inspection import source as source_module
 from deployments.engines.inspection.files import inspect
 from deployments.engines.inspection.source import find_source, is_trusted
 from deployments.errors import InvalidRequest, UnreadableModel
+from tests.unit.engines.inspection.hub_server import Hub
 from tests.unit.engines.inspection.material import LLAMA, folder, gguf
-
-FILES = (
-    "model-00001.safetensors",
-    "config.json",
-    "tokenizer.model",
-    "modeling.py",
-    "pytorch_model.bin",
-    "model.pt",
-    "weights.pkl",
-    "model.onnx",
-    "nested.zip",
-)
 
 
 @pytest.fixture
@@ -181,32 +168,21 @@ def test_file_that_may_not_be_read_is_told(
             assert str(tmp_path) not in told.value.message
 
 
-def test_hub_gives_safetensors_and_settings_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The hub's client is a stand-in: what it is asked for is what counts."""
-    asked: list[tuple[str, str | None]] = []
-    path = folder(tmp_path / "snapshot", LLAMA)
-
-    def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append((name, revision))
-        taken = {file for file in FILES if any(fnmatch(file, one) for one in allow_patterns)}
-        assert taken == {"model-00001.safetensors", "config.json", "tokenizer.model"}
-        return str(path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+def test_hub_gives_what_is_small_at_once_and_then_needs_not_be_asked(hub: Hub) -> None:
     args = ModelsArgs(allow_hub=True)
+    path = find_source("hub:org/name", args).folder
+    assert (path / "model.safetensors").read_bytes() == hub.files["model.safetensors"]
+    hub.status = 503
     assert find_source("hub:org/name", args).folder == path
-    assert find_source("hub:org/name@v1.0", args).folder == path
-    assert asked == [("org/name", None), ("org/name", "v1.0")]
-
-
-def test_hub_that_gives_nothing_is_told_without_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(*_: object, **__: object) -> str:
-        raise LocalEntryNotFoundError("https://hub.example/secret-path cannot be reached")
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(InvalidRequest, match="the hub does not give this model") as refused:
-        find_source("hub:org/name", ModelsArgs(allow_hub=True))
+    with pytest.raises(InvalidRequest, match="the hub cannot be reached") as refused:
+        find_source("hub:org/name@other", args)
     assert refused.value.param == "source"
-    assert "secret-path" not in refused.value.message
+
+
+def test_what_is_large_is_not_downloaded_while_the_caller_waits(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_module, "MAX_AT_ONCE_BYTES", 1000)
+    with pytest.raises(InvalidRequest, match="load it as a model first"):
+        find_source("hub:org/name", ModelsArgs(allow_hub=True))
+    assert [name for name, _ in hub.asked] == ["config.json"]
