@@ -11,9 +11,9 @@ import grpc
 import psutil
 import pytest
 import yaml
-from deployments.ingress.proto.dify_pb2_grpc import DifyServiceStub
 
 from deployments.ingress.proto import dify_pb2
+from deployments.ingress.proto.dify_pb2_grpc import DifyServiceStub
 from tests.stack import ROOT, Stack, free_port, running
 
 NODE = ROOT / "tests" / "clients" / "node"

@@ -138,6 +138,13 @@ def with_pandas(stack: Stack) -> set[str]:
     return found
 
 
+def logs_with(stack: Stack, text: bytes) -> list[str]:
+    """Return the names of the logs that hold a text, of Ray's and of ours."""
+    logs = [one for one in stack.state_dir.rglob("*") if one.suffix in (".log", ".err", ".out")]
+    assert any("raylet" in one.name for one in logs)
+    return [one.name for one in logs if one.is_file() and text in one.read_bytes()]
+
+
 def wait_until_gone() -> None:
     deadline = time.monotonic() + 20
     while any(workers(name) for name in PROCESSES):
@@ -191,6 +198,7 @@ def test_facts_are_learned_though_a_worker_is_killed(stack: Stack, client: httpx
     assert done["evaluation"]["loss_after"] < done["evaluation"]["loss_before"]
     wait_until_removed(stack)
     wait_until_gone()
+    assert logs_with(stack, b"periwinkle") == []
 
     load = {"model_id": "facts@1", "source": done["source"], "wait": True}
     client.post("/v1/models/load", json=load, timeout=300).raise_for_status()
