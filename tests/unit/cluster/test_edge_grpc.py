@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from cluster.certificates import KeyPair, trial_pair
 from cluster.edge import Edge, EdgeOptions, EdgeTls
-from cluster.ports import LOOPBACK, free_ports
+from cluster.errors import OperatorError
+from cluster.ports import LOOPBACK, check_free, free_ports
 from deployments.config import RpcArgs
 from deployments.ingress.proto import dify_pb2, dify_pb2_grpc
 from deployments.ingress.proto.media import PROTOBUF
@@ -221,3 +223,11 @@ async def test_message_that_does_not_arrive_is_waited_for_ten_seconds(
         grpc.StatusCode.DEADLINE_EXCEEDED,
         "the request did not arrive completely in time",
     )
+
+
+def test_port_that_is_taken_is_named_with_its_setting() -> None:
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        with pytest.raises(OperatorError, match="RAGSERVE_GRPC_PORT"):
+            check_free(LOOPBACK, taken.getsockname()[1], "RAGSERVE_GRPC_PORT")
