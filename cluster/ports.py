@@ -11,9 +11,12 @@ LOOPBACK = "127.0.0.1"
 # that the kernel hands to outgoing connections, which could take one before it is listened on.
 FIRST_PORT, LAST_PORT = 20_000, 29_999
 
+_given: set[int] = set()
+"""Ports that this process has chosen, and may not listen on yet."""
+
 
 def free_ports(count: int) -> list[int]:
-    """Return `count` different ports that nothing listens on right now.
+    """Return `count` ports that nothing listens on right now, and no earlier call has returned.
 
     Raises:
         OperatorError: there are not that many.
@@ -24,7 +27,8 @@ def free_ports(count: int) -> list[int]:
     for port in candidates:
         if len(ports) == count:
             return ports
-        if _is_free(port):
+        if port not in _given and _is_free(port):
+            _given.add(port)
             ports.append(port)
     raise OperatorError(f"no free ports between {FIRST_PORT} and {LAST_PORT}")
 
