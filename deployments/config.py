@@ -181,6 +181,39 @@ class ModelsArgs(Args):
     tuning: TuningArgs = TuningArgs()
 
 
+Interface = Literal[
+    "inference",
+    "clean",
+    "data",
+    "collections",
+    "documents",
+    "transfer",
+    "erasures",
+    "chat",
+    "completions",
+    "embeddings",
+    "rerank",
+    "dify",
+    "models",
+    "finetune",
+    "keys",
+    "audit",
+    "totp",
+]
+"""Parts of the HTTP surface that can be left out (``ingress/interfaces.py``)."""
+
+GENERATING: frozenset[Interface] = frozenset({"inference", "chat", "completions"})
+"""Interfaces that need the generation model."""
+
+RETRIEVING: frozenset[Interface] = frozenset(
+    {
+        *("data", "collections", "documents", "transfer", "erasures"),
+        *("embeddings", "rerank", "dify"),
+    }
+)
+"""Interfaces that need the embedding models and the collections."""
+
+
 class AddressArgs(Args):
     """Who may ask, by address; entries are addresses or networks in CIDR notation."""
 
@@ -262,6 +295,11 @@ class IngressArgs(Args):
     )
     heartbeat_s: float = Field(default=10.0, gt=0, le=60)
     max_body_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    interfaces: tuple[Interface, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="what is loaded and routed, and with it the deployments that run; null: all",
+    )
     max_json_depth: int = Field(default=32, ge=4, le=256)
     max_requests_in_flight: int = Field(default=256, ge=1)
     max_document_bytes: int = Field(default=16 * 1024 * 1024, ge=1024)
@@ -284,6 +322,10 @@ class IngressArgs(Args):
         description="what can hurt asks for a one-time code: of every key, or of those that have "
         "a second factor",
     )
+
+    def has_any(self, interfaces: frozenset[Interface]) -> bool:
+        """Return whether one of some interfaces is there."""
+        return self.interfaces is None or not interfaces.isdisjoint(self.interfaces)
 
 
 class Settings(BaseSettings):

@@ -45,7 +45,7 @@ class Corpus(Collections):
         super().__init__(shards, max_wait_s)
         self._embedders = embedders
         self._reranker = plainly_pickled(reranker) if reranker else None
-        default = embedders.handle(embedders.default)
+        default = embedders.handle(embedders.default) if embedders.models else None
         self._reranking = Reranking(default, self._reranker, reranking_model)
 
     @property

@@ -28,7 +28,7 @@ class Embedders:
     """Calls the Embedder of a model."""
 
     def __init__(self, handles: Mapping[str, DeploymentHandle[Any]]) -> None:
-        """Take each model's handle, the default model's first."""
+        """Take each model's handle, the default model's first; there may be none."""
         self._handles = dict(handles)
         # What each question asks has its handle made once: `handle.method` makes another each time.
         self._queries = {model: h.options(method_name="embed") for model, h in handles.items()}
@@ -36,7 +36,7 @@ class Embedders:
         self.find: Callable[[str], Loaded | None] = lambda _: None
         """Finds models that are loaded at run time."""
         self.models = tuple(handles)
-        self.default = self.models[0]
+        self.default = self.models[0] if self.models else ""
 
     def handle(self, model: str) -> DeploymentHandle[Any]:
         """Return a model's handle, for callers of methods that are not here."""

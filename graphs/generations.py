@@ -20,13 +20,13 @@ from graphs.models import Models
 class Generations:
     """Has the model that a request names answer: the configuration's, or a loaded one."""
 
-    def __init__(self, generator: DeploymentHandle[Any], model: str, models: Models) -> None:
-        """Take the configuration's model with its id, and the loaded ones."""
-        self._deliver = generator.options(method_name="deliver")
-        self._complete = generator.options(method_name="complete")
+    def __init__(self, generator: DeploymentHandle[Any] | None, model: str, models: Models) -> None:
+        """Take the configuration's model, if it runs, with its id, and the loaded ones."""
+        self._deliver = generator and generator.options(method_name="deliver")
+        self._complete = generator and generator.options(method_name="complete")
         self._inbox = Inbox(node_address())
         self._model = model
-        self._own_ids = frozenset(("", model))
+        self._own_ids = frozenset(("", model) if generator else ())
         self._models = models
 
     async def check(self, request: GenerationRequest) -> None:
@@ -65,6 +65,8 @@ class Generations:
             if loaded is not None:
                 deliver, complete = loaded.deliver, loaded.complete
                 request = dataclasses.replace(request, adapter=loaded.adapter)
+        assert deliver is not None, "without a configured model, `find` raises"
+        assert complete is not None
         if not request.is_streamed:
             for event in await call(complete.remote(request), deadline):
                 yield event

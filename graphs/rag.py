@@ -14,6 +14,7 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
+from deployments.config import GENERATING, RETRIEVING
 from deployments.embedder import Embedder
 from deployments.errors import RagError
 from deployments.generator import Generator
@@ -58,8 +59,7 @@ class RagGraph(Corpus, ModelOperations):
     def __init__(
         self,
         args: RagArgs,
-        generator: DeploymentHandle[Any],
-        embedder: DeploymentHandle[Any],
+        generator: DeploymentHandle[Any] | None = None,
         reranker: DeploymentHandle[Any] | None = None,
         embedders: Sequence[DeploymentHandle[Any]] = (),
         retrievers: Sequence[DeploymentHandle[Any]] = (),
@@ -67,15 +67,16 @@ class RagGraph(Corpus, ModelOperations):
         """Take the handles that `build` binds.
 
         Args:
-            args: what runs.
-            generator: of the one generation model.
-            embedder: of the default embedding model.
+            args: what runs, of what the interfaces need.
+            generator: of the one generation model, where an interface generates.
             reranker: where there is one.
-            embedders: of the further embedding models, in their order in `args`.
-            retrievers: the shards, in their order.
+            embedders: of the embedding models, the default one and then in their order in `args`;
+                none where no interface retrieves.
+            retrievers: the shards, in their order; the same.
         """
-        models = [one.model for one in (args.embedder, *args.embedders)]
-        handles = [plainly_pickled(handle) for handle in (embedder, *embedders)]
+        configured = (args.embedder, *args.embedders)[: len(embedders)]
+        models = [one.model for one in configured]
+        handles = [plainly_pickled(handle) for handle in embedders]
         reranking_model = args.reranker.model if args.reranker else None
         Corpus.__init__(
             self,
@@ -86,12 +87,15 @@ class RagGraph(Corpus, ModelOperations):
             args.ingress.max_wait_s,
         )
         self._args = args
-        self._generator = plainly_pickled(generator)
+        self._generator = plainly_pickled(generator) if generator else None
         self._answers = Answers(args.answer)
         self._runs = args.model_dump_json(exclude={"ingress", "models"})
-        configured = zip((args.embedder, *args.embedders), handles, strict=True)
-        own = [OwnModel("generation", args.generator, self._generator)]
-        own += [OwnModel("embedding", one, handle) for one, handle in configured]
+        own = [
+            OwnModel("embedding", one, handle)
+            for one, handle in zip(configured, handles, strict=True)
+        ]
+        if self._generator is not None:
+            own.insert(0, OwnModel("generation", args.generator, self._generator))
         if args.reranker is not None and self._reranker is not None:
             own.append(OwnModel("reranking", args.reranker, self._reranker))
         ModelOperations.__init__(self, own, args.models)
@@ -101,7 +105,8 @@ class RagGraph(Corpus, ModelOperations):
     @property
     def generation_models(self) -> Sequence[str]:
         """Return the ids of the generation models that answer, the default one first."""
-        return (self._args.generator.model, *self.models.ids("generation"))
+        own = () if self._generator is None else (self._args.generator.model,)
+        return (*own, *self.models.ids("generation"))
 
     @property
     def embedding_models(self) -> Sequence[str]:
@@ -190,11 +195,12 @@ class RagGraph(Corpus, ModelOperations):
     async def health(self, *, timeout_s: float) -> dict[str, bool]:
         """Return, for each part the graph needs, whether it answers."""
         deadline = Deadline(min(timeout_s, HEALTH_TIMEOUT_S))
-        calls = {
-            "generator": check(self._generator, deadline),
-            "embedder": self._embedders.check(deadline),
-            "retriever": self._shards.check(deadline),
-        }
+        calls = {}
+        if self._generator is not None:
+            calls["generator"] = check(self._generator, deadline)
+        if self._embedders.models:
+            calls["embedder"] = self._embedders.check(deadline)
+            calls["retriever"] = self._shards.check(deadline)
         if self._reranker is not None:
             calls["reranker"] = check(self._reranker, deadline)
         answers = await asyncio.gather(*calls.values(), return_exceptions=True)
@@ -206,9 +212,9 @@ class RagGraph(Corpus, ModelOperations):
     async def metrics(self, *, timeout_s: float) -> bytes:
         """Return the cluster's metrics in Prometheus' text format."""
         deadline = Deadline(timeout_s)
-        reranker = self._reranker
+        generator, reranker = self._generator, self._reranker
         return cluster_metrics(
-            generators=await call_all(self._generator, "stats", deadline),
+            generators=await call_all(generator, "stats", deadline) if generator else [],
             embedders=await self._embedders.stats(deadline),
             retrievers=await self._shards.ask_all("stats", deadline=deadline),
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
@@ -224,33 +230,36 @@ class RagGraph(Corpus, ModelOperations):
         Then every Ingress: those answers are not kept any more either.
         """
         late_s = self._args.ingress.request_timeout_s
-        await asyncio.gather(
-            super()._forget(deadline), call_awake(self._generator, "forget", deadline, late_s)
-        )
+        forgetting = [super()._forget(deadline)]
+        if self._generator is not None:
+            forgetting.append(call_awake(self._generator, "forget", deadline, late_s))
+        await asyncio.gather(*forgetting)
         if has_peers():
             await self.forget_loaded(late_s, deadline)
             await call_every(self._ingress(), "forget", deadline)
 
 
 def build(args: RagArgs) -> Application:
-    """Compose the application; how much of each part runs is said in the YAML's `deployments`."""
-    optional = {}
-    if args.reranker is not None:
-        optional["reranker"] = _deployment(Reranker).bind(args.reranker)
-    embedders = [
+    """Compose the application: the parts that its interfaces need.
+
+    How much of each part runs is said in the YAML's `deployments`.
+    """
+    parts: dict[str, Any] = {}
+    if args.ingress.has_any(GENERATING):
+        parts["generator"] = _deployment(Generator).bind(args.generator)
+    if args.ingress.has_any(RETRIEVING):
+        parts["embedders"] = [_deployment(Embedder).bind(args.embedder), *_embedders(args)]
+        parts["retrievers"] = [_retriever(args, index) for index in range(args.retriever.shards)]
+        if args.reranker is not None:
+            parts["reranker"] = _deployment(Reranker).bind(args.reranker)
+    return _deployment(Ingress).bind(args.ingress, RagGraph, args, **parts)
+
+
+def _embedders(args: RagArgs) -> list[Application]:
+    return [
         _deployment(Embedder).options(name=embedder_name(one.model)).bind(one)
         for one in args.embedders
     ]
-    return _deployment(Ingress).bind(
-        args.ingress,
-        RagGraph,
-        args,
-        generator=_deployment(Generator).bind(args.generator),
-        embedder=_deployment(Embedder).bind(args.embedder),
-        embedders=embedders,
-        retrievers=[_retriever(args, index) for index in range(args.retriever.shards)],
-        **optional,
-    )
 
 
 def _retriever(args: RagArgs, index: int) -> Application:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from ray.serve.handle import DeploymentHandle
 
+from deployments.errors import ModelNotFound
 from deployments.types import MAX_RERANKED, EmbeddedText, Relevance, ScoredChunk, Vectors
 from graphs.fusion import fused
 from graphs.handles import Deadline, call
@@ -31,15 +32,15 @@ class Reranking:
 
     def __init__(
         self,
-        embedder: DeploymentHandle[Any],
+        embedder: DeploymentHandle[Any] | None,
         reranker: DeploymentHandle[Any] | None = None,
         model: str | None = None,
     ) -> None:
-        self._embed_documents = embedder.options(method_name="embed_documents")
+        self._embed_documents = embedder and embedder.options(method_name="embed_documents")
         self._rerank = reranker.options(method_name="rerank") if reranker else None
-        self.models: tuple[str, ...] = (LATE_FUSION,)
+        self.models: tuple[str, ...] = (LATE_FUSION,) if embedder else ()
         if reranker is not None and model is not None:
-            self.models = (model, LATE_FUSION)
+            self.models = (model, *self.models)
 
     async def rerank(
         self, query: str, texts: Sequence[str], deadline: Deadline, model: str | None = None
@@ -70,6 +71,8 @@ class Reranking:
 
     async def _fuse(self, query: str, texts: Sequence[str], deadline: Deadline) -> Relevance:
         """Embed query and texts, and take each text's best segment for its cosine."""
+        if self._embed_documents is None:
+            raise ModelNotFound("this installation runs without a model that reranks")
         response = self._embed_documents.remote([query, *texts])
         asked, *embedded = await call(response, deadline)
         vector = _mean(asked)

@@ -16,6 +16,7 @@ from ray.serve.experimental.consistent_hash_router import ConsistentHashRouter
 from ray.serve.handle import DeploymentHandle
 
 from deployments.config import RetrieverArgs
+from deployments.errors import CollectionNotFound
 from deployments.stores.rankings import merge
 from deployments.types import ScoredChunk, SearchRequest
 from graphs.handles import Deadline, call, call_all, call_every, plainly_pickled, streamed
@@ -43,7 +44,7 @@ class Shards:
     """Calls the Retrievers; does not know how queries are embedded."""
 
     def __init__(self, handles: Sequence[Handle], args: RetrieverArgs) -> None:
-        """Take the shards' handles, in the shards' order."""
+        """Take the shards' handles, in the shards' order; with none there are no collections."""
         self._handles = [plainly_pickled(handle) for handle in handles]
         self._args = args
         self._method = "search" if len(handles) == 1 else "rankings"
@@ -64,6 +65,7 @@ class Shards:
         Raises:
             RagError: a shard failed; a search never answers from only some of them.
         """
+        self._check_any()
         args = (request, embedded, embedding_model)
         found = await _all(
             call(search.remote(*args), deadline, args) for search in self._of(request.collection)
@@ -76,12 +78,14 @@ class Shards:
 
     async def ask(self, method: str, *args: Any, deadline: Deadline) -> Any:
         """Call what any replica can do: it needs the database only."""
+        self._check_any()
         shard = next(self._turn) % len(self._handles)
         handle = self._handles[shard].options(method_name=method)
         return await call(handle.remote(*args), deadline, args)
 
     def stream(self, method: str, *args: Any, deadline: Deadline) -> AsyncGenerator[Any]:
         """Call what any replica can do and yields the parts of."""
+        self._check_any()
         shard = next(self._turn) % len(self._handles)
         handle = self._handles[shard].options(method_name=method, stream=True)
         return streamed(handle.remote(*args), deadline)
@@ -98,6 +102,10 @@ class Shards:
     async def ask_every(self, method: str, *args: Any, deadline: Deadline) -> None:
         """Call a method on every running replica of every shard; raise unless each one answers."""
         await _all(call_every(handle, method, deadline, *args) for handle in self._handles)
+
+    def _check_any(self) -> None:
+        if not self._handles:
+            raise CollectionNotFound("this installation runs without collections")
 
     def _of(self, collection: str) -> list[Handle]:
         """Return the handles of a collection's searches, each bound to one of its replicas."""

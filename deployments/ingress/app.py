@@ -15,7 +15,6 @@ from deployments.errors import RagError
 from deployments.ingress.asgi import App, Scope
 from deployments.ingress.auth import KeyAdmin
 from deployments.ingress.caching.answer_cache import AnswerCache
-from deployments.ingress.dify.routes import dify_router
 from deployments.ingress.docs import docs_router
 from deployments.ingress.entry import Audit, fail
 from deployments.ingress.errors import from_http_exception, from_parameters
@@ -23,26 +22,9 @@ from deployments.ingress.failure import failure_of
 from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
 from deployments.ingress.idempotency import Idempotency
+from deployments.ingress.interfaces import router_factories
 from deployments.ingress.metrics import Metrics
-from deployments.ingress.native.audit import audit_router
-from deployments.ingress.native.clean import clean_router
-from deployments.ingress.native.collections import collections_router
-from deployments.ingress.native.data import data_router
-from deployments.ingress.native.erasures import erasures_router
-from deployments.ingress.native.finetune import finetune_router
-from deployments.ingress.native.inference import inference_router
-from deployments.ingress.native.keys import keys_router
-from deployments.ingress.native.models import model_states_router
-from deployments.ingress.native.operations import operations_router
-from deployments.ingress.native.second_factors import second_factors_router
-from deployments.ingress.native.stored import documents_router
-from deployments.ingress.native.transfer import transfer_router
-from deployments.ingress.openai.chat import chat_router
-from deployments.ingress.openai.completions import completions_router
-from deployments.ingress.openai.embeddings import embeddings_router
-from deployments.ingress.openai.models import models_router
 from deployments.ingress.openapi import openapi_of
-from deployments.ingress.rerank.routes import rerank_router
 from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
 from deployments.stores.limits.admission import LimitStore
@@ -51,27 +33,6 @@ from deployments.stores.replays import Replays
 DESCRIPTION = (
     "Self-hosted, retrieval-augmented model serving. Every collection is also a model, "
     "`rag/<collection>`: it answers chats from the collection and names its sources."
-)
-ROUTERS = (
-    inference_router,
-    clean_router,
-    data_router,
-    collections_router,
-    documents_router,
-    transfer_router,
-    erasures_router,
-    chat_router,
-    completions_router,
-    embeddings_router,
-    rerank_router,
-    dify_router,
-    model_states_router,
-    finetune_router,
-    models_router,
-    keys_router,
-    audit_router,
-    second_factors_router,
-    operations_router,
 )
 
 
@@ -126,7 +87,7 @@ def build_app(
         audit,
         answers,
     )
-    routers = [router_of(services) for router_of in ROUTERS]
+    routers = [router_of(services) for router_of in router_factories(args.interfaces)]
     routes = [route for router in routers for route in router.routes]
     app = _routes(services, routers)
     app.state.idempotency = Idempotency(replays, args.request_timeout_s)

@@ -154,6 +154,6 @@ class KeyGraph(TenantGraph):
 
     def _check_generators(self, request: GenerationRequest) -> None:
         """Raise ModelNotFound unless the model and all that may take its place are covered."""
-        own = super().generation_models[0]
-        for model in (request.model or own, *request.fallbacks):
+        asked = request.model or default_of(super().generation_models)
+        for model in (asked, *request.fallbacks):
             self._check(model)

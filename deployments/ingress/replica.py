@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
+import ray
 from ray import serve
 from ray.serve import context
 
@@ -90,6 +91,8 @@ class Ingress:
             answers=self._answers,
         )
         apart = _with_calls_apart(app)
+        if not ray.is_initialized():  # Serve's local testing mode: nobody comes over a network
+            return apart
         return with_rpc(apart, RpcServer(apart, self._args.rpc), _Seat(Settings().state_path))
 
     def metrics(self) -> bytes:

@@ -1,8 +1,9 @@
-"""What the default application holds in memory, idle and after many embedding calls.
+"""What an installation holds in memory, idle, and the default one after many embedding calls.
 
-Example:
+Examples:
 
     python -m tests.bench.memory --calls 10000
+    python -m tests.bench.memory --calls 0 --config configs/edge.yaml
 """
 
 import argparse
@@ -159,8 +160,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--calls", type=int, default=10_000, help="embedding calls; 0 for none")
+    parser.add_argument("--config", type=Path, default=CONFIG, help="what runs")
     options = parser.parse_args()
-    with running(CONFIG) as stack:
+    with running(options.config.resolve()) as stack:
         time.sleep(SETTLE_S)
         Console(width=100).print(idle_table(memory(stack)))
         if options.calls:

@@ -7,6 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.serve_config import load_config
+from deployments.config import GENERATING, RETRIEVING
 from graphs.args import RagArgs
 from graphs.embedders import embedder_name
 
@@ -14,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 APPLICATIONS = [
     ROOT / "serve_config.yaml",
     ROOT / "configs/fake.yaml",
+    ROOT / "configs/edge.yaml",
     ROOT / "configs/gpu.yaml",
     ROOT / "configs/rerank.yaml",
     ROOT / "tests/chaos/slow_fake.yaml",
@@ -35,7 +37,11 @@ def test_configuration_is_valid(path: Path) -> None:
     names = {deployment["name"] for deployment in application["deployments"]}
     optional = {"Reranker"} if args.reranker else set()
     optional |= {embedder_name(one.model) for one in args.embedders}
-    assert names == {"Ingress", "Generator", "Embedder", "Retriever"} | optional
+    expected = {"Ingress"}
+    expected |= {"Generator"} if args.ingress.has_any(GENERATING) else set()
+    if args.ingress.has_any(RETRIEVING):
+        expected |= {"Embedder", "Retriever"} | optional
+    assert names == expected
 
 
 REAL = ["serve_config.yaml", "configs/rerank.yaml", "configs/gpu.yaml"]
@@ -108,6 +114,8 @@ def test_models_lie_on_gpus_where_there_are_any() -> None:
         {"reranker": {}},
         {"reranker": {"model": "m", "max_pair_tokens": 8}},
         {"ingress": {"unknown": 1}},
+        {"ingress": {"interfaces": []}},
+        {"ingress": {"interfaces": ["everything"]}},
     ],
 )
 def test_mistakes_in_args_are_errors(args: dict) -> None:
