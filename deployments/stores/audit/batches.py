@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, bindparam, select
 
-from deployments.errors import DatabaseDamaged
+from deployments.errors import Conflict, DatabaseDamaged
 from deployments.stores.audit import facets
 from deployments.stores.audit.chain import Head, link, seal, touched_json
 from deployments.stores.audit.facets import Facet, facet_of, number_of
@@ -29,6 +29,8 @@ MOVE = (
 STRIKE = intents.delete().where(
     intents.c.owner == bindparam("by"), intents.c.request_id == bindparam("request")
 )
+
+COMMIT_TRIES = 20
 
 Timed = tuple[int, AuditRecord]
 """A record and its time in microseconds; times of a chain never fall."""
@@ -80,6 +82,15 @@ def commit(database: Database, key: bytes, batch: Batch, known_days: set[str], n
     for day in batch.rows.keys() - known_days:
         create_day(database, day, now_us)
         known_days.add(day)
+    for _ in range(COMMIT_TRIES - 1):
+        try:
+            return _commit(database, key, batch, now_us)
+        except Conflict:  # another writer was the first to have a facet, at the same moment
+            continue
+    return _commit(database, key, batch, now_us)
+
+
+def _commit(database: Database, key: bytes, batch: Batch, now_us: int) -> None:
     with database.write() as connection:
         if not _advance(connection, key, batch, now_us):
             return

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import inspect, select, update
 
 from deployments.config import AuditArgs, Settings
-from deployments.errors import StoreUnavailable
+from deployments.errors import Conflict, StoreUnavailable
 from deployments.stores.audit import batches, writer
 from deployments.stores.audit.log import AuditLog, open_audit
 from deployments.stores.audit.tables import day_of, day_table, intents, writers
@@ -168,6 +168,23 @@ def test_chains_of_many_writers_do_not_fork(opened: Opened) -> None:
     assert len(shown(logs[0])) == 100
     found = logs[0].verify()
     assert (found.wrong, found.num_records) == (None, 200)
+
+
+def test_writer_that_was_second_to_have_a_facet_is_not_refused(
+    log: AuditLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, failures = batches.facets.count, [Conflict("the write collides"), None]
+
+    def collides_once(*args: object) -> None:
+        count(*args)
+        if failures and (failure := failures.pop(0)):
+            raise failure
+
+    monkeypatch.setattr(batches.facets, "count", collides_once)
+    write(log, intent(1))
+    write(log, call(1))
+    found = log.verify()
+    assert (found.wrong, found.num_records) == (None, 2)
 
 
 @contextmanager
