@@ -92,7 +92,7 @@ def test_malformed_body_is_refused(body: bytes, client: httpx.Client) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_wrong_value_is_refused_by_name(
+def test_a8_wrong_value_is_refused_by_name(
     body: dict[str, Any], param: str, client: httpx.Client
 ) -> None:
     status, error = refusal(client, CHAT, json=body)
@@ -128,7 +128,7 @@ def test_empty_texts_are_refused(client: httpx.Client) -> None:
     assert refusal(client, "/v1/data/index", json=body)[0] == 400
 
 
-def test_collection_names_and_ids_are_checked(client: httpx.Client) -> None:
+def test_a4_collection_names_and_ids_are_checked(client: httpx.Client) -> None:
     for name in ("", "../x", "A B", "x" * 65, "a/b", "é"):
         body = {"collection": name, "documents": [{"id": "one", "text": "text"}]}
         assert refusal(client, "/v1/data/index", json=body)[0] == 400
@@ -142,7 +142,7 @@ def test_huge_body_with_a_length_is_refused(client: httpx.Client) -> None:
     assert (status, error["code"]) == (413, "payload_too_large")
 
 
-def test_huge_chunked_body_is_refused(client: httpx.Client) -> None:
+def test_a8_huge_chunked_body_is_refused(client: httpx.Client) -> None:
     sent = 0
 
     def pieces() -> Iterator[bytes]:

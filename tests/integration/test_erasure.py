@@ -53,7 +53,7 @@ def files_with(folder: Path, needle: str) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["ids", "filter", "subject", "all"])
-def test_erased_text_is_in_no_file(stack: Stack, client: httpx.Client, how: str) -> None:
+def test_a20_erased_text_is_in_no_file(stack: Stack, client: httpx.Client, how: str) -> None:
     collection = f"erased-{how}"
     plant(client, collection)
     assert files_with(stack.state_dir, f"{SECRET}ann")

@@ -33,7 +33,7 @@ def test_every_documented_route_needs_a_key(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("key", ["x", "rs_x_y", "x" * 5000, "rs_" + "0" * 32 + "_" + "A" * 43])
-def test_wrong_keys_are_refused_alike(stack: Stack, key: str) -> None:
+def test_a14_wrong_keys_are_refused_alike(stack: Stack, key: str) -> None:
     headers = {"authorization": f"Bearer {key}"}
     answer = httpx.get(f"{stack.url}/v1/models", headers=headers)
     assert answer.status_code == 401
@@ -45,7 +45,7 @@ def test_serve_paths_are_not_reachable_through_the_edge(stack: Stack) -> None:
         assert httpx.get(stack.url + path, headers=stack.headers).status_code in (401, 403, 404)
 
 
-def test_steering_headers_do_not_reach_serve(stack: Stack, client: httpx.Client) -> None:
+def test_a2_steering_headers_do_not_reach_serve(stack: Stack, client: httpx.Client) -> None:
     headers = {"x-request-disconnect-disabled": "?1", "x-request-id": "chosen-by-the-client"}
     answer = client.get("/v1/models", headers=headers)
     assert answer.headers["x-request-id"] != "chosen-by-the-client"
@@ -65,13 +65,13 @@ def listening(stack: Stack) -> list[int]:
     return sorted(ports)
 
 
-def test_ray_dashboard_refuses_anonymous_calls(stack: Stack) -> None:
+def test_a1_ray_dashboard_refuses_anonymous_calls(stack: Stack) -> None:
     dashboard = json.loads((stack.state_dir / "run.json").read_text())["dashboard_url"]
     for path in ("/api/serve/applications/", "/api/jobs/", "/nodes?view=summary"):
         assert httpx.get(dashboard + path).status_code in (401, 403)
 
 
-def test_replica_ports_refuse_anonymous_grpc(stack: Stack, client: httpx.Client) -> None:
+def test_a1_replica_ports_refuse_anonymous_grpc(stack: Stack, client: httpx.Client) -> None:
     import grpc
 
     model = client.get("/v1/models").json()["data"][0]["id"]
@@ -91,7 +91,7 @@ def test_replica_ports_refuse_anonymous_grpc(stack: Stack, client: httpx.Client)
     assert refused >= len(methods)
 
 
-def test_garbage_on_the_edge_is_answered_or_closed(stack: Stack) -> None:
+def test_a22_garbage_on_the_edge_is_answered_or_closed(stack: Stack) -> None:
     port = int(stack.url.rsplit(":", 1)[1])
     for body in BODIES[1:]:
         with socket.create_connection(("127.0.0.1", port), timeout=15) as sock:

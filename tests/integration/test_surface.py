@@ -11,7 +11,7 @@ TIMEOUT_S = 120
 """Generated requests load real models, too, and wait for them."""
 
 
-def test_no_request_causes_a_server_error(stack: Stack) -> None:
+def test_b1_no_request_causes_a_server_error(stack: Stack) -> None:
     schema = schemathesis.openapi.from_url(f"{stack.url}/openapi.json")
     num_sent = 0
     for result in schema.get_all_operations():

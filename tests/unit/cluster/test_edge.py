@@ -75,7 +75,7 @@ async def raw(port: int, head: bytes) -> bytes:
     return answer
 
 
-async def test_edge_strips_headers_that_steer_serve(edge_port: int) -> None:
+async def test_a2_edge_strips_headers_that_steer_serve(edge_port: int) -> None:
     await wait_for_edge(edge_port)
     async with httpx.AsyncClient(base_url=f"http://{LOOPBACK}:{edge_port}") as client:
         answer = await client.get("/echo", headers={**STEERING, "X-Kept": "yes"})
@@ -88,7 +88,9 @@ async def test_edge_strips_headers_that_steer_serve(edge_port: int) -> None:
     assert not {name.lower() for name in STEERING} & set(arrived)
 
 
-async def test_edge_passes_an_abort_on_within_two_seconds(edge_port: int, backend: Backend) -> None:
+async def test_a10_edge_passes_an_abort_on_within_two_seconds(
+    edge_port: int, backend: Backend
+) -> None:
     await wait_for_edge(edge_port)
     backend.aborted_after_s.clear()
     _, writer = await asyncio.open_connection(LOOPBACK, edge_port)
@@ -100,19 +102,19 @@ async def test_edge_passes_an_abort_on_within_two_seconds(edge_port: int, backen
     assert len(backend.aborted_after_s) == 1
 
 
-async def test_edge_refuses_too_many_headers(edge_port: int) -> None:
+async def test_b3_edge_refuses_too_many_headers(edge_port: int) -> None:
     lines = b"".join(b"x-h%d: 1\r\n" % number for number in range(101))
     answer = await raw(edge_port, b"GET /echo HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
-async def test_edge_refuses_a_head_over_31_kib(edge_port: int) -> None:
+async def test_b3_edge_refuses_a_head_over_31_kib(edge_port: int) -> None:
     big = b"x-big: " + b"a" * 33_000
     answer = await raw(edge_port, b"GET /echo HTTP/1.1\r\nhost: x\r\n" + big + b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
 
 
-async def test_edge_ends_slow_heads_and_slow_bodies_with_408(edge_port: int) -> None:
+async def test_a9_edge_ends_slow_heads_and_slow_bodies_with_408(edge_port: int) -> None:
     started = time.monotonic()
     slow_head = raw(edge_port, b"GET /echo HTTP/1.1\r\nhost:")
     slow_body = raw(edge_port, b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")

@@ -52,7 +52,7 @@ def _write(path: str) -> None:
     Path(path).write_text("ran")
 
 
-def test_pickle_is_not_read_where_there_are_no_safetensors(
+def test_a5_pickle_is_not_read_where_there_are_no_safetensors(
     tmp_path: Path, save: Save, load: Load
 ) -> None:
     folder, ran = save(tmp_path / "m"), tmp_path / "ran"
@@ -64,7 +64,7 @@ def test_pickle_is_not_read_where_there_are_no_safetensors(
     assert not ran.exists()
 
 
-def test_code_of_the_models_own_is_not_run(tmp_path: Path, save: Save, load: Load) -> None:
+def test_a5_code_of_the_models_own_is_not_run(tmp_path: Path, save: Save, load: Load) -> None:
     folder, ran = save(tmp_path / "m"), tmp_path / "ran"
     code = f"open({str(ran)!r}, 'w').close()\nclass Config: pass\nclass Model: pass\n"
     (folder / "modeling_own.py").write_text(code)

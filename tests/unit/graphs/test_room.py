@@ -73,7 +73,7 @@ async def test_what_fits_sends_nobody_away(machine: Machine) -> None:
     assert machine.went == []
 
 
-async def test_nobody_goes_unless_the_operator_allows_it(machine: Machine) -> None:
+async def test_a19_nobody_goes_unless_the_operator_allows_it(machine: Machine) -> None:
     machine.cpus = 0.5
     machine.run("a")
     with pytest.raises(InsufficientResources, match="needs 0.5 logical CPUs.*free are: 0 logical"):

@@ -130,7 +130,7 @@ async def test_changed_collection_is_asked_anew(
     assert len(changed.json()["sources"]) == 2
 
 
-async def test_A12_other_tenants_answers_are_not_found(
+async def test_a12_other_tenants_answers_are_not_found(
     build: Build, answers: AnswerCache, graph: FakeGraph
 ) -> None:
     app = build(answers=answers)

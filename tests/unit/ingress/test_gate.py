@@ -219,7 +219,7 @@ async def test_disconnect_stops_a_request_that_is_not_streamed(
 
 
 @pytest.mark.parametrize("is_endless", [True, False])
-async def test_disconnect_stops_a_stream(
+async def test_a10_disconnect_stops_a_stream(
     build: Build, served: Served, graph: FakeGraph, is_endless: bool
 ) -> None:
     graph.words = ["word"] * (100_000 if is_endless else 2)
@@ -248,7 +248,7 @@ async def test_deadline_of_a_request_that_is_not_streamed(build: Build, graph: F
     assert graph.num_running == 0
 
 
-async def test_metrics_have_closed_labels(client: httpx.AsyncClient) -> None:
+async def test_a18_metrics_have_closed_labels(client: httpx.AsyncClient) -> None:
     for number in range(20):
         await client.get(f"/v1/nope-{number}")
         await client.get(f"/v1/models/nope-{number}")

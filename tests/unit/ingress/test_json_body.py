@@ -70,7 +70,7 @@ def test_parse_is_not_misled_by_strings(raw: bytes) -> None:
     assert parse(raw, 2) == json.loads(raw)
 
 
-def test_parse_bounds_depth_exactly() -> None:
+def test_a8_parse_bounds_depth_exactly() -> None:
     assert parse(b"[" * 32 + b"]" * 32, 32) is not None
     assert parse(b'{"a":' * 32 + b"1" + b"}" * 32, 32) is not None
     for raw in (b"[" * 33 + b"]" * 33, b'{"a":[' * 17 + b"]}" * 17, b"[" * 1_000_000):

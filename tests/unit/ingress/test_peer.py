@@ -33,7 +33,7 @@ def test_edge_tells_its_peer() -> None:
 @pytest.mark.parametrize(
     "said", [None, "", "203.0.113.9", "wrong 203.0.113.9", f"{SECRET}x 1.2.3.4"]
 )
-def test_nobody_else_does(said: str | None) -> None:
+def test_a2_nobody_else_does(said: str | None) -> None:
     assert str(Peers(SECRET).address_of(scope(said, "8.8.8.8"))) == "127.0.0.1"
 
 
@@ -75,7 +75,7 @@ def test_proxies_that_are_trusted_tell_who_was_before_them(
 
 
 @given(chain=st.lists(st.ip_addresses() | st.text(max_size=8), max_size=8), last=st.ip_addresses())
-def test_address_is_never_left_of_one_that_is_not_trusted(chain: list[Any], last: Any) -> None:
+def test_a2_address_is_never_left_of_one_that_is_not_trusted(chain: list[Any], last: Any) -> None:
     address = parsed(str(last))
     written = [*(str(one).replace(",", "") for one in chain), str(address)]
     found = Peers(SECRET, TRUSTED).address_of(

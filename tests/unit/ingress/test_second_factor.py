@@ -82,7 +82,7 @@ def test_every_sensitive_operation_is_tried_here() -> None:
 
 
 @pytest.mark.parametrize("operation", ASKS)
-async def test_operation_that_can_hurt_asks_for_a_code(operation: str) -> None:
+async def test_a15_operation_that_can_hurt_asks_for_a_code(operation: str) -> None:
     desk = Desk("required", KEY_ID)
     before = (dict(desk.keys.made), dict(desk.graph.stored["docs"]), desk.graph.tuning_states[:])
     missing = await desk.ask(ASKS[operation])

@@ -37,7 +37,7 @@ async def fail(strangers: Strangers, address: Any = HERE, number: int = BLOCKED_
             await strangers.verify("bad", address)
 
 
-async def test_bad_keys_get_slower_answers_and_then_none(clock: Clock) -> None:
+async def test_a14_bad_keys_get_slower_answers_and_then_none(clock: Clock) -> None:
     keys = FakeKeys()
     strangers = Strangers(keys)
     await fail(strangers)

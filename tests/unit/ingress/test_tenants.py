@@ -131,7 +131,7 @@ async def test_every_operation_is_accounted_for(client: httpx.AsyncClient) -> No
 
 @pytest.mark.parametrize("operation", ASKS)
 @pytest.mark.parametrize("tenant", ["acme", None])
-async def test_foreign_collection_answers_like_a_missing_one(
+async def test_b9_foreign_collection_answers_like_a_missing_one(
     operation: str, tenant: str | None
 ) -> None:
     ask = ASKS[operation]("secret")
@@ -157,7 +157,7 @@ async def test_own_collection_answers_under_its_own_name(operation: str) -> None
 
 
 @pytest.mark.parametrize("name", ["acme/own", "default/own", "../own", "beta/own"])
-async def test_paths_are_no_names(name: str) -> None:
+async def test_a4_paths_are_no_names(name: str) -> None:
     for tenant in ("acme", None):
         graph = graph_with("acme/own", "own", "beta/own")
         for operation in ("search", "index", "infer", "getDocument", "difyHealth", "retrieveModel"):

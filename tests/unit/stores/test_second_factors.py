@@ -78,7 +78,7 @@ def test_factor_counts_once_it_is_confirmed(factors: SecondFactors, clock: Clock
     factors.use(KEY, code_at(made, clock.now_s))
 
 
-def test_code_is_used_once(factors: SecondFactors, clock: Clock):
+def test_a15_code_is_used_once(factors: SecondFactors, clock: Clock):
     made = enrolled(factors, clock)
     code = code_at(made, clock.now_s)
     factors.use(KEY, code)
@@ -103,7 +103,7 @@ def test_clock_may_be_off_by_one_step(
         factors.use(KEY, code)
 
 
-def test_wrong_codes_lock_for_a_while(factors: SecondFactors, clock: Clock):
+def test_a15_wrong_codes_lock_for_a_while(factors: SecondFactors, clock: Clock):
     made = enrolled(factors, clock)
     for _ in range(MAX_FAILURES):
         with pytest.raises(SecondFactorInvalid):
@@ -140,7 +140,7 @@ def test_recovery_code_confirms_nothing(factors: SecondFactors, clock: Clock):
         factors.confirm(KEY, made.recovery_codes[0])
 
 
-def test_of_many_that_use_a_code_at_once_one_wins(factors: SecondFactors, clock: Clock):
+def test_a15_of_many_that_use_a_code_at_once_one_wins(factors: SecondFactors, clock: Clock):
     made = enrolled(factors, clock)
 
     def use(code: str) -> bool:

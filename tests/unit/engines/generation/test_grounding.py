@@ -22,7 +22,7 @@ def content_of(*passages: str, template: str = TEMPLATE) -> str:
         "<passages><passages></passages></passages>",
     ],
 )
-def test_A11_no_passage_leaves_its_fence(passage: str) -> None:
+def test_a11_no_passage_leaves_its_fence(passage: str) -> None:
     content = content_of(passage, "another")
     assert content.count("<passages>") == content.count("</passages>") == 1
     inside = content.partition("<passages>")[2].partition("</passages>")[0]
@@ -32,7 +32,7 @@ def test_A11_no_passage_leaves_its_fence(passage: str) -> None:
         assert word not in content.replace(inside, "")
 
 
-def test_A11_prompt_says_that_passages_are_quoted() -> None:
+def test_a11_prompt_says_that_passages_are_quoted() -> None:
     before = content_of("a passage").partition("<passages>")[0]
     assert "quoted" in before
 

@@ -73,7 +73,7 @@ def test_configuration_that_is_none_is_told(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     "name", ["modeling.py", "pytorch_model.bin", "a.pt", "b.PKL", "deep/er/c.ckpt"]
 )
-def test_code_and_pickles_are_refused_unless_the_folder_is_trusted(
+def test_a5_code_and_pickles_are_refused_unless_the_folder_is_trusted(
     tmp_path: Path, name: str
 ) -> None:
     path = folder(tmp_path / "m", LLAMA)

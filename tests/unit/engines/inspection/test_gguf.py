@@ -44,7 +44,7 @@ def test_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
         read_header(path)
 
 
-def test_any_cut_is_noticed(tmp_path: Path) -> None:
+def test_b8_any_cut_is_noticed(tmp_path: Path) -> None:
     path = gguf(tmp_path / "m.gguf")
     whole = path.read_bytes()
     for length in range(len(whole)):

@@ -44,7 +44,7 @@ def test_whole_file_says_how_many_numbers_it_holds(tmp_path: Path) -> None:
         ({"a": entry(dtype=["F32"])}, bytes(8)),
     ],
 )
-def test_header_that_does_not_fit_its_file_is_refused(
+def test_b8_header_that_does_not_fit_its_file_is_refused(
     tmp_path: Path, header: dict[str, Any], data: bytes
 ) -> None:
     with pytest.raises(UnreadableModel, match="m.safetensors is damaged"):
@@ -75,7 +75,7 @@ def test_file_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
         num_parameters(path)
 
 
-def test_any_cut_is_noticed(tmp_path: Path) -> None:
+def test_b8_any_cut_is_noticed(tmp_path: Path) -> None:
     path = safetensors(tmp_path / "m.safetensors")
     whole = path.read_bytes()
     for length in range(len(whole)):

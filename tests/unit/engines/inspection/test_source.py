@@ -63,7 +63,7 @@ def test_folder_and_file_below_a_root_are_found(tmp_path: Path, args: ModelsArgs
         "org/name",
     ],
 )
-def test_everything_else_is_refused(tmp_path: Path, args: ModelsArgs, source: str) -> None:
+def test_a4_everything_else_is_refused(tmp_path: Path, args: ModelsArgs, source: str) -> None:
     folder(tmp_path / "models/m", LLAMA)
     for name in ("secret", "models-secret"):
         folder(tmp_path / name, LLAMA)

@@ -126,7 +126,7 @@ def edited(connection: Connection, scene: Scene, number: int, column: str) -> Po
     return position_of(row)
 
 
-def test_every_edit_is_found_where_it_is(scene: Scene) -> None:
+def test_a17_every_edit_is_found_where_it_is(scene: Scene) -> None:
     pick = random.Random(1)
     for _ in range(scene.num_cases):
         column = pick.choice([*EDITS])
@@ -141,7 +141,7 @@ def removed(connection: Connection, scene: Scene, number: int) -> Position:
     return position_of(row)
 
 
-def test_every_deletion_is_found_where_it_is(scene: Scene) -> None:
+def test_a17_every_deletion_is_found_where_it_is(scene: Scene) -> None:
     pick = random.Random(2)
     for _ in range(scene.num_cases):
         wrong, gone = scene.tampered(removed, scene, pick.randrange(240))
@@ -160,7 +160,7 @@ def inserted(connection: Connection, scene: Scene, number: int, shift: int, late
     connection.execute(insert(day_table(day_of(values["time_us"]))).values(values))
 
 
-def test_every_insertion_is_found(scene: Scene) -> None:
+def test_a17_every_insertion_is_found(scene: Scene) -> None:
     pick = random.Random(3)
     for _ in range(scene.num_cases):
         shift, later = pick.randint(1, 10**6), pick.choice([0, 1, 1000])
@@ -178,7 +178,7 @@ def swapped(connection: Connection, scene: Scene, first: int, second: int) -> No
         connection.execute(update(day_table(day_of(row[0]))).where(where(row)).values(values))
 
 
-def test_every_reordering_is_found(scene: Scene) -> None:
+def test_a17_every_reordering_is_found(scene: Scene) -> None:
     pick = random.Random(4)
     for _ in range(scene.num_cases):
         first, second = sorted(pick.sample(range(240), 2))
@@ -195,7 +195,7 @@ def cut(connection: Connection, scene: Scene, writer: int, num: int, is_hidden: 
         connection.execute(update(writers).where(writers.c.id == writer).values(values))
 
 
-def test_every_cut_tail_is_found(scene: Scene) -> None:
+def test_a17_every_cut_tail_is_found(scene: Scene) -> None:
     pick = random.Random(5)
     for case in range(scene.num_cases):
         wrong = scene.found(cut, scene, pick.randint(1, 3), pick.randint(1, 70), bool(case % 2))
