@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
+from deployments.discretion import be_discreet
 from deployments.errors import EngineFailed, Overloaded
 from deployments.types import ReplicaVitals
 from deployments.vitals import replica_vitals
@@ -53,6 +54,7 @@ class BatchedReplica(ABC, Generic[Engine]):
     """What its engine does, for errors."""
 
     def __init__(self, engine: Engine) -> None:
+        be_discreet()
         self._engine = engine
         self._start: asyncio.Task[None] | None = None
 

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import TypeVar
 
 from deployments.config import Settings
+from deployments.discretion import be_discreet
 from deployments.errors import EngineFailed
 from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
@@ -63,6 +64,7 @@ class DatabaseReplica:
         Raises:
             StoreUnavailable: the database did not answer; safe to retry.
         """
+        be_discreet()
         migrate(settings.database)
         num_threads = NUM_READERS + NUM_WRITERS + NUM_MOVERS + num_other_threads
         self._database = Database(settings.database, pool_size=num_threads + 2)

@@ -16,6 +16,7 @@ import ray
 
 from deployments.config import GeneratorArgs
 from deployments.delivery.outbox import Outbox
+from deployments.discretion import be_discreet
 from deployments.engines.generation.base import EngineRequest, GenerationEngine
 from deployments.engines.generation.prompts import Prompts
 from deployments.engines.generation.registry import create_engine
@@ -40,6 +41,7 @@ class Generator:
     """Generates with the engine that `args` names. It loads on first use: Serve's health check."""
 
     def __init__(self, args: GeneratorArgs) -> None:
+        be_discreet()
         self._args = args
         self._engine = _engine(args)
         self._prompts = Prompts(self._engine, args)

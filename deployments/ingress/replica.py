@@ -17,6 +17,7 @@ from ray import serve
 from ray.serve import context
 
 from deployments.config import IngressArgs, Settings
+from deployments.discretion import be_discreet
 from deployments.engines.extraction.child import extract_in_child
 from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App, Receive, Scope, Send
@@ -60,6 +61,7 @@ class Ingress:
         *graph_args: Any,
         **handles: Any,
     ) -> None:
+        be_discreet()
         self._args = args
         self._graph = graph_factory(*graph_args, **handles)
         self._metrics = Metrics()

@@ -75,7 +75,9 @@ def test_proxies_that_are_trusted_tell_who_was_before_them(
 
 
 @given(chain=st.lists(st.ip_addresses() | st.text(max_size=8), max_size=8), last=st.ip_addresses())
-def test_a2_address_is_never_left_of_one_that_is_not_trusted(chain: list[Any], last: Any) -> None:
+def test_a2_b7_address_is_never_left_of_one_that_is_not_trusted(
+    chain: list[Any], last: Any
+) -> None:
     address = parsed(str(last))
     written = [*(str(one).replace(",", "") for one in chain), str(address)]
     found = Peers(SECRET, TRUSTED).address_of(

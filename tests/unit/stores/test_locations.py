@@ -86,7 +86,7 @@ def test_files_are_written_and_read_below_a_root(locations: Locations, root: Pat
         "",
     ],
 )
-def test_what_leaves_the_roots_is_refused(locations: Locations, root: Path, uri: str):
+def test_b5_what_leaves_the_roots_is_refused(locations: Locations, root: Path, uri: str):
     named = uri.replace("{root}", str(root))
     before = sorted(root.parent.rglob("*"))
     with pytest.raises((Forbidden, InvalidRequest)):

@@ -91,7 +91,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("data", "what"), BROKEN)
-def test_extract_office_says_what_is_wrong(data: bytes, what: str) -> None:
+def test_a6_b6_extract_office_says_what_is_wrong(data: bytes, what: str) -> None:
     with pytest.raises(UnreadableDocument, match=what):
         extract(data, "a.xlsx")
 
