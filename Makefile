@@ -8,6 +8,10 @@ PYTEST_ARGS ?=
 # Processes that share the unit tests out; `WORKERS=0` for a debugger.
 WORKERS ?= 2
 
+# Tests are named after the abuse cases (a1 to a22) and bad inputs (b1 to b10) that they try.
+NUMBERED := $(shell seq -f 'test_a%g_' 1 22; seq -f 'test_b%g_' 1 10)
+ABUSE := test_access or test_limits $(addprefix or ,$(NUMBERED))
+
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PIP_INSTALL := $(PIP) install --quiet -c constraints.txt
@@ -22,7 +26,7 @@ export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help install install-dev stubs serve test fmt lint typecheck test-unit test-integration \
-	test-e2e test-chaos test-faults servers bench clean
+	test-e2e test-chaos test-faults test-security servers bench clean
 
 help: ## Print the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' Makefile
@@ -91,6 +95,9 @@ test-chaos: install-dev servers ## Tests that kill processes while requests run
 
 test-faults: install-dev servers ## Every crash point, power loss, kill and damage (an hour)
 	RAGSERVE_TEST_FAULTS=all $(BIN)/pytest tests/unit/stores/test_faults_*.py tests/chaos/test_store_*.py $(PYTEST_ARGS)
+
+test-security: install-dev servers ## Abuse cases and bad inputs, with ten times the generated requests (half an hour)
+	RAGSERVE_TEST_SECURITY=all $(BIN)/pytest tests/unit tests/integration -k '$(ABUSE)' $(PYTEST_ARGS)
 
 bench: install-dev ## Measure against the limits of this machine
 	@for script in $$(grep -l '^if __name__' tests/bench/*.py); do \

@@ -4,6 +4,7 @@ Messages are made from the descriptors, and bytes from nothing.
 """
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -117,7 +118,7 @@ def ended(channel: grpc.Channel, method: str, raw: bytes, metadata: Any = BEARER
 
 
 thorough = settings(
-    max_examples=500,
+    max_examples=5_000 if os.environ.get("RAGSERVE_TEST_SECURITY") == "all" else 500,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
