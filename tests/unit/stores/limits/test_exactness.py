@@ -134,13 +134,12 @@ def test_store_decides_as_a_naive_list_does(
     taken: list[tuple[Admission, list[float]]] = []
     for kind, one, other in steps:
         if kind in {"move", "jump"}:
-            clock.now_s += one
-            for _ in range(2):  # nothing that is held runs out
-                store.tend()
-            if one > 30:
+            if one > 30:  # as if the holders had died
                 model.leases.clear()
                 for admission, _ in taken:
                     store.forget(admission)
+            clock.now_s += one
+            for _ in range(2):  # nothing that is held runs out
                 store.tend()
         elif kind in {"take", "lease"}:
             cost = Cost(int(one), other, kind == "lease")
