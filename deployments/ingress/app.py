@@ -113,6 +113,8 @@ def _routes(services: Services, routers: Sequence[APIRouter]) -> FastAPI:
         yield
         maintenance.cancel()
         await asyncio.gather(maintenance, return_exceptions=True)
+        if services.answers is not None:
+            await services.answers.close()
         if services.audit is not None:
             await asyncio.to_thread(services.audit.close)
 

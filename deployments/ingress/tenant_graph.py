@@ -179,7 +179,7 @@ class TenantGraph:
             events = compute(request)
         else:
             pinned = dataclasses.replace(request, model=basis.model)
-            key = answers.key(self._tenant, basis, request, retrieval)
+            key = answers.key(self._tenant, basis, pinned, retrieval)
             events = answers.events(key, use, lambda: compute(pinned), request.n)
         async with aclosing(events):
             async for event in events:

@@ -50,7 +50,7 @@ class AnswerCache:
         retrieval: Retrieval | None,
     ) -> str:
         """Return what an answer is found by, in hexadecimal."""
-        asked = dataclasses.replace(request, request_id="", model=basis.model, adapter=None)
+        asked = dataclasses.replace(request, request_id="")
         depends = repr((tenant, basis, asked, retrieval)).encode()
         return hashlib.blake2b(depends, key=self._secret, person=b"answer").hexdigest()
 
