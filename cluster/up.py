@@ -1,6 +1,7 @@
 """`ragserve up`: start everything and stay in the foreground, or `--detach`."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from cluster.bootstrap import prepare_database
 from cluster.certificates import KeyPair, trial_pair
+from cluster.dedicated import behind_our_edge, dedicated
 from cluster.detach import run_detached
 from cluster.edge import EdgeTls
 from cluster.errors import OperatorError
@@ -94,12 +96,14 @@ def up(
         welcome(console, url, state)
         return
     config_ = load_config(path)
+    others = dedicated(config_, settings)
+    config_ = behind_our_edge(config_, settings)
     port, grpc_port = settings.http_port, settings.grpc_port
     plan = Plan(state, path, config_, host, port, serve_mode, edge_tls, grpc_port)
     with exclusive(state) as is_ours:
         if not is_ours:
             _refuse_if_up(state)
-        _in_foreground(plan, settings, console)
+        _in_foreground(plan, [settings, *others], console)
 
 
 def _pair(certificate: Path | None, key: Path | None) -> KeyPair | None:
@@ -133,14 +137,17 @@ def _refuse_if_up(state: StateFolder) -> None:
     raise OperatorError(f"already up{where}: `ragserve status` shows it, `ragserve down` ends it")
 
 
-def _in_foreground(plan: Plan, settings: Settings, console: Console) -> None:
+def _in_foreground(plan: Plan, installations: Sequence[Settings], console: Console) -> None:
     view = View(console)
     supervisor = Supervisor(plan, view)
 
     def prepare() -> None:
-        view.step("preparing the database")
-        if prepare_database(settings).key_status == "unusable":
-            view.warn(f"the key in {plan.state.admin_key} does not work with this database")
+        for settings in installations:
+            state = StateFolder(settings.state_path)
+            view.step(f"preparing the database of {state.path}")
+            state.prepare()
+            if prepare_database(settings).key_status == "unusable":
+                view.warn(f"the key in {state.admin_key} does not work with this database")
 
     supervisor.run(prepare, lambda: welcome(console, plan.url, plan.state))
     sys.stderr.flush()

@@ -334,6 +334,11 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="RAGSERVE_", frozen=True)
 
     state_dir: Path = Path("~/.local/state/ragserve")
+    edge_state_dir: Path | None = Field(
+        default=None,
+        description="state folder of the installation whose edge stands in front of this one; by "
+        "default its own",
+    )
     http_port: int = Field(default=8080, ge=1, le=65535)
     https_port: int = Field(default=8443, ge=1, le=65535)
     grpc_port: int = Field(default=9000, ge=0, le=65535, description="0: no gRPC at the edge")
@@ -359,6 +364,11 @@ class Settings(BaseSettings):
     def state_path(self) -> Path:
         """Return the state folder as an absolute path."""
         return self.state_dir.expanduser().resolve()
+
+    @property
+    def edge_state_path(self) -> Path:
+        """Return the state folder of the edge in front as an absolute path."""
+        return (self.edge_state_dir or self.state_dir).expanduser().resolve()
 
     @property
     def database(self) -> str:

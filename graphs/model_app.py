@@ -3,10 +3,12 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, cast
 
 from ray import serve
 from ray.serve import Application, Deployment
+from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from deployments.config import (
@@ -52,7 +54,20 @@ def app_name(state: ModelState) -> str:
     """Return the application's name: another one for every attempt to load."""
     safe = NOT_IN_NAMES.sub("-", f"{state.spec.name}-{state.spec.version}")
     digest = hashlib.sha256(state.id.encode()).hexdigest()[:8]
-    return f"{PREFIX}{safe}-{digest}-{state.attempt}"
+    return f"{own_prefix()}{safe}-{digest}-{state.attempt}"
+
+
+@cache
+def own_prefix() -> str:
+    """Return what the names of this graph's models begin with: other graphs' are not ours to end.
+
+    Outside of Serve there is one graph only.
+    """
+    try:
+        graph = serve.get_replica_context().app_name
+    except RayServeException:
+        return PREFIX
+    return f"{PREFIX}{hashlib.sha256(graph.encode()).hexdigest()[:6]}-"
 
 
 def replica_name(kind: ModelKind) -> str:

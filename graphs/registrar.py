@@ -137,7 +137,12 @@ class Registrar:
         return alias
 
     async def state(self, model: str) -> ModelState:
-        """Return what the registry says of a version now; raises ModelNotFound."""
+        """Return what the registry says of a version now, which requests find from then on.
+
+        Raises:
+            ModelNotFound: nothing has this id.
+        """
+        await self._models.refresh()
         registry = await asyncio.to_thread(self._store.read)
         if model not in registry.models:
             raise not_known()

@@ -19,7 +19,7 @@ from ray.serve.exceptions import RayServeException
 from deployments.config import ModelsArgs
 from deployments.errors import StoreUnavailable
 from deployments.types import ModelState
-from graphs.model_app import PREFIX, app_name, build_model
+from graphs.model_app import app_name, build_model, own_prefix
 from graphs.specs import check_files
 
 OUR_ERROR = re.compile(r"^(?:deployments\.errors\.)\w+: (.+)$", re.MULTILINE)
@@ -88,12 +88,12 @@ class ServeApps:
         self._args = args
 
     async def reports(self) -> Mapping[str, AppReport]:
-        """Return the applications of models, by name."""
+        """Return the applications of this graph's models, by name."""
         details = await asked(ANSWER_S, lambda: _client().get_serve_details())
         return {
             name: _report(app)
             for name, app in details["applications"].items()
-            if name.startswith(PREFIX)
+            if name.startswith(own_prefix())
         }
 
     async def targets(self) -> Mapping[tuple[str, str], int]:

@@ -87,7 +87,7 @@ class Ingress:
             replays=self._replays,
             metrics=self._metrics,
             metrics_source=self._cluster_metrics,
-            edge_secret=edge_secret(Settings().state_path),
+            edge_secret=edge_secret(Settings().edge_state_path),
             is_behind_serve=True,
             limits=self._limits,
             answers=self._answers,

@@ -20,6 +20,16 @@ def edge_secret(state_path: Path) -> str:
     return hashlib.blake2b(b"edge", key=key, digest_size=16, person=b"ragserve").hexdigest()
 
 
+def installation_of(state_path: Path) -> str:
+    """Return a name of this installation, safe to show, for what it keeps in places it shares.
+
+    Raises:
+        RagError: the pepper's file is damaged.
+    """
+    key = pepper(state_path)
+    return hashlib.blake2b(b"installation", key=key, digest_size=8, person=b"ragserve").hexdigest()
+
+
 def pepper(state_path: Path) -> bytes:
     """Return the 32 bytes, created at the first call: processes that start at once get the same.
 

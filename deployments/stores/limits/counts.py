@@ -21,12 +21,11 @@ def used_by(connection: sqlite3.Connection, budget: Budget, now_s: float, wall_s
         day_tokens = row[0] if row else 0
     if limits.max_concurrent is not None:
         longest_s = now_s + LEASE_S
-        connection.execute(
-            "UPDATE lease SET expires_at = ? WHERE subject = ? AND expires_at > ?",
-            (longest_s, subject, longest_s),
-        )
-        query = "SELECT count(*) FROM lease WHERE subject = ? AND expires_at > ?"
-        num_leases = connection.execute(query, (subject, now_s)).fetchone()[0]
+        query = "SELECT count(*), max(expires_at) FROM lease WHERE subject = ? AND expires_at > ?"
+        num_leases, last_s = connection.execute(query, (subject, now_s)).fetchone()
+        if num_leases and last_s > longest_s:  # by a clock of the future
+            query = "UPDATE lease SET expires_at = ? WHERE subject = ? AND expires_at > ?"
+            connection.execute(query, (longest_s, subject, longest_s))
     return Used(tuple(buckets), day_tokens, num_leases, now_s, DAY_S - wall_s % DAY_S)
 
 

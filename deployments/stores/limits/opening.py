@@ -7,6 +7,7 @@ from deployments.stores.limits.admission import LimitStore
 from deployments.stores.limits.fallback import FallbackLimits
 from deployments.stores.limits.sqlite_limits import SqliteLimits
 from deployments.stores.limits.tending import Tending
+from deployments.stores.pepper import installation_of
 
 
 def open_limits(settings: Settings, *, on_fallback: Callable[[], None]) -> LimitStore:
@@ -21,7 +22,11 @@ def open_limits(settings: Settings, *, on_fallback: Callable[[], None]) -> Limit
     if settings.redis_url:
         from deployments.stores.limits.redis_limits import RedisLimits  # only where it is used
 
-        redis = RedisLimits(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        redis = RedisLimits(
+            settings.redis_url,
+            timeout_s=settings.redis_timeout_s,
+            installation=installation_of(settings.state_path),
+        )
         store = FallbackLimits(redis, own, on_fallback=on_fallback)
     Tending(store)
     return store

@@ -21,12 +21,18 @@ NO_LIMIT = -1
 class RedisLimits:
     """A `LimitStore` in Redis; it always has to wait, and raises StoreUnavailable for no answer."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    def __init__(self, url: str, *, timeout_s: float, installation: str = "") -> None:
         """Connect to nothing yet.
+
+        Args:
+            url: of Redis.
+            timeout_s: longest wait for it.
+            installation: a name; those of other names count apart.
 
         Raises:
             ValueError: the URL is none of Redis.
         """
+        self._prefix = f"{PREFIX}{installation}:"
         self._redis = Redis.from_url(
             url,
             socket_timeout=timeout_s,
@@ -44,7 +50,7 @@ class RedisLimits:
         """Take a cost of all budgets, or raise as `LimitStore` says."""
         _check(may_wait)
         lease = new_lease(budgets, cost)
-        keys = [key for budget in budgets for key in (_hash(budget), _leases(budget))]
+        keys = [key for budget in budgets for key in self._keys(budget)]
         given: list[str | int] = [cost.requests, cost.tokens, lease, LEASE_MS]
         for budget in budgets:
             limits = (getattr(budget.limits, name) for name in LIMITS_OF_SCRIPT)
@@ -76,7 +82,7 @@ class RedisLimits:
         for end in ends:
             taken = end.admission
             for budget in taken.budgets:
-                keys += [_hash(budget), _leases(budget)]
+                keys += self._keys(budget)
                 limits = budget.limits
                 is_minute = limits.requests_per_minute or limits.tokens_per_minute
                 given += [end.more, taken.second, taken.day, taken.lease]
@@ -90,7 +96,8 @@ class RedisLimits:
 
     def tend(self) -> None:
         """Renew the leases that are held here; Redis itself forgets what is long past."""
-        pairs = [(_leases(b), lease) for lease, a in list(self._held.items()) for b in a.budgets]
+        held = list(self._held.items())
+        pairs = [(self._keys(b)[1], lease) for lease, a in held for b in a.budgets]
         if pairs:
             with _translated():
                 self._renew([key for key, _ in pairs], [LEASE_MS, *(one for _, one in pairs)])
@@ -98,6 +105,11 @@ class RedisLimits:
     def close(self) -> None:
         """Close the connections."""
         self._redis.close()
+
+    def _keys(self, budget: Budget) -> tuple[str, str]:
+        """Return where a budget's counts are, and its leases."""
+        counts = f"{self._prefix}{budget.subject}"
+        return counts, f"{counts}:leases"
 
 
 LIMITS_OF_SCRIPT = ("requests_per_minute", "tokens_per_minute", "tokens_per_day", "max_concurrent")
@@ -110,14 +122,6 @@ def _used(found: Any, now_s: float) -> Used:
         buckets.setdefault(second, [0, 0])[kind == "t"] += amount
     counted = tuple((second, *buckets[second]) for second in sorted(buckets))
     return Used(counted, day_tokens, num_leases, now_s, DAY_S - now_s % DAY_S)  # type: ignore[arg-type]
-
-
-def _hash(budget: Budget) -> str:
-    return f"{PREFIX}{budget.subject}"
-
-
-def _leases(budget: Budget) -> str:
-    return f"{PREFIX}{budget.subject}:leases"
 
 
 def _check(may_wait: bool) -> None:

@@ -22,7 +22,7 @@ LEASE = Cost(requests=1, is_leased=True)
 
 @pytest.fixture
 def store(redis_server: RedisServer) -> Iterator[RedisLimits]:
-    store = RedisLimits(redis_server.url, timeout_s=2)
+    store = RedisLimits(redis_server.url, timeout_s=2, installation="own")
     yield store
     store.close()
 
@@ -50,7 +50,7 @@ def num_taken(store: RedisLimits | FallbackLimits, budgets: list[Budget], cost: 
 
 def shifted(client: redis.Redis, seconds: int, subject: str = "key:a") -> None:
     """Have what was counted be of another time, as if the clock had moved the other way."""
-    name = f"ragserve:limits:{subject}"
+    name = f"ragserve:limits:own:{subject}"
     for field, amount in client.hgetall(name).items():
         kind, at = field.split(":")
         if kind != "d":
@@ -152,6 +152,16 @@ def test_nothing_stays_in_redis_for_ever(store: RedisLimits, client: redis.Redis
 def test_redis_always_has_to_be_waited_for(store: RedisLimits) -> None:
     with pytest.raises(Busy):
         store.take(of(requests_per_minute=1), REQUEST, may_wait=False)
+
+
+def test_installations_count_apart_in_one_redis(
+    store: RedisLimits, redis_server: RedisServer
+) -> None:
+    budgets = of(requests_per_minute=5)
+    assert num_taken(store, budgets, REQUEST) == 5
+    other = RedisLimits(redis_server.url, timeout_s=2, installation="other")
+    assert num_taken(other, budgets, REQUEST) == 5
+    other.close()
 
 
 def test_error_of_redis_names_no_address() -> None:
