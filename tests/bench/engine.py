@@ -130,7 +130,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     with options.vllm_log.open("wb") as log:
-        Console().print(asyncio.run(run(options, log)))
+        Console(width=160).print(asyncio.run(run(options, log)))
 
 
 if __name__ == "__main__":
