@@ -7,15 +7,14 @@ engine can do what is asked, and that there is room. The rest is the lifecycle's
 import asyncio
 import dataclasses
 import logging
+from contextlib import suppress
 
 from deployments.config import ModelsArgs
-from deployments.errors import (
-    Conflict,
-    EngineFailed,
-)
+from deployments.errors import Conflict, EngineFailed, Overloaded
 from deployments.stores.database import Database
 from deployments.stores.leases import Lease
 from deployments.stores.models import ModelStore
+from deployments.stores.registry_revision import RegistryChanged
 from deployments.types import (
     LOADED,
     Alias,
@@ -43,6 +42,8 @@ from graphs.versions import not_known, version_of
 log = logging.getLogger("ray.serve")
 
 FORGET_LEARN_S = 30.0
+MAX_DECISIONS = 20
+"""How often it is decided whether a model fits, while others change what there is."""
 
 
 class Registrar:
@@ -89,6 +90,7 @@ class Registrar:
             InsufficientResources: it does not fit.
             ModelNotFound: an adapter's base is not loaded.
             Conflict: the version is loaded with other settings, or is just being unloaded.
+            Overloaded: too many others change what is loaded.
         """
         _require_cluster()
         if order.name in self._models.own and not order.version:
@@ -175,10 +177,14 @@ class Registrar:
         """Write down that a model is wanted, once there is room for it."""
         if not await self._needs_room(spec):
             return await asyncio.to_thread(self._store.load, spec)
-        async with self._one_at_a_time:  # two at once would both take what is free
-            if await self._needs_room(spec):
-                await self._make_room(spec)
-            return await asyncio.to_thread(self._store.load, spec)
+        async with self._one_at_a_time:
+            for _ in range(MAX_DECISIONS):
+                seen = await asyncio.to_thread(self._store.revision)
+                if await self._needs_room(spec):
+                    await self._make_room(spec)
+                with suppress(RegistryChanged):  # two at once would both take what is free
+                    return await asyncio.to_thread(self._store.load, spec, seen=seen)
+        raise Overloaded("models come and go all the time; try again shortly")
 
     async def _needs_room(self, spec: ModelSpec) -> bool:
         registry = await asyncio.to_thread(self._store.read)

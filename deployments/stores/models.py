@@ -69,16 +69,21 @@ class ModelStore:
             aliases = aliases_of(connection)
         return Registry(revision, {one.id: one for one in models}, aliases)
 
-    def load(self, spec: ModelSpec) -> ModelState:
+    def load(self, spec: ModelSpec, *, seen: int | None = None) -> ModelState:
         """Want a model to run; one that is loaded, or loading, is returned as it is.
 
+        Args:
+            spec: of the model.
+            seen: revision that this was decided by; None: any.
+
         Raises:
+            RegistryChanged: it is another by now.
             Conflict: the version is loaded with other settings, or is just being unloaded, or its
                 vectors are in collections and the weights would be others, or the base of an
                 adapter is not ready.
         """
         with self._database.write() as connection:
-            raise_revision(connection)
+            raise_revision(connection, seen=seen)
             known = find(connection, spec.id)
             if known is None or known.phase not in LOADED:
                 _check_base(connection, spec)

@@ -13,8 +13,22 @@ REVISION = select(schema.registry_changes.c.revision).where(
 )
 
 
-def raise_revision(connection: Connection) -> None:
-    """Raise the revision; from here on other changes wait for this one."""
+class RegistryChanged(Exception):
+    """The registry is not what it was any more; what was read of it has to be read anew."""
+
+
+def raise_revision(connection: Connection, *, seen: int | None = None) -> None:
+    """Raise the revision; from here on other changes wait for this one.
+
+    Raises:
+        RegistryChanged: it was not `seen`.
+    """
+    _raise(connection)
+    if seen is not None and connection.scalar(REVISION, ONLY) != seen + 1:
+        raise RegistryChanged
+
+
+def _raise(connection: Connection) -> None:
     table = schema.registry_changes
     statement = update(table).where(table.c.id == ONLY["id"]).values(revision=table.c.revision + 1)
     if connection.execute(statement).rowcount:

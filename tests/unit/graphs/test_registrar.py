@@ -85,6 +85,33 @@ async def test_loads_at_once_do_not_share_one_place(desk: Desk) -> None:
     assert "free are: 0 logical CPUs" in refused[0].message
 
 
+async def test_loads_by_two_ingresses_do_not_share_one_place(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Models(desk.store, {"own": "generation"})
+    args = ModelsArgs(replica_cpus=1.0)
+    other = Registrar(models, desk.store, desk.database, desk.apps, args)
+    arrived = asyncio.Event()
+    make, num_made = room.Room.make, 0
+
+    async def together(self: room.Room, spec: Any) -> None:
+        nonlocal num_made
+        await make(self, spec)
+        num_made += 1
+        if num_made == 2:
+            arrived.set()
+        await arrived.wait()
+
+    monkeypatch.setattr(room.Room, "make", together)
+    loads = (
+        each.load(order(name, min_replicas=2, max_replicas=2))
+        for each, name in ((desk.registrar, "a"), (other, "b"))
+    )
+    results = await asyncio.gather(*loads, return_exceptions=True)
+    assert [isinstance(one, InsufficientResources) for one in results].count(True) == 1
+    assert list(desk.phases().values()) == ["loading"]
+
+
 async def test_what_is_loaded_needs_no_room(desk: Desk) -> None:
     state = await desk.registrar.load(order(min_replicas=2, max_replicas=2))
     assert await desk.registrar.load(order(min_replicas=2, max_replicas=2)) == state
@@ -110,7 +137,7 @@ async def test_refused_load_leaves_nothing(desk: Desk) -> None:
 async def test_lost_database_leaves_no_half_of_a_load(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(*_: object) -> None:
+    def lost(*_: object, **__: object) -> None:
         raise StoreUnavailable("the database did not answer")
 
     for method in ("revision", "read", "load"):
