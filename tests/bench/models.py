@@ -57,7 +57,7 @@ FAKE = {"engine": "fake", "options": {"fake_token_delay_s": 0.0}}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=300, help="of each model")
-    parser.add_argument("--cycles", type=int, default=5, help="of load and unload")
+    parser.add_argument("--cycles", type=int, default=5, help="of a real model: load, unload")
     parser.add_argument("--loads", type=int, default=3, help="of a real model")
     args = parser.parse_args()
     console = Console()
@@ -115,7 +115,7 @@ def first_token(client: httpx.Client, model: str, options: dict[str, Any]) -> No
 def cycles(stack: Stack, client: httpx.Client, number: int, console: Console) -> None:
     before = memory(stack)
     for _ in range(number):
-        load(client, "cycle@1")
+        load(client, "cycle@1", REAL)
         ask(client, "cycle@1", 1)
         unload(client, "cycle@1")
     after = memory(stack)

@@ -64,14 +64,30 @@ def text_of(found: list[Delta | Finished]) -> str:
 
 
 async def test_greedy_tokens_are_the_plain_models(engine: VllmEngine) -> None:
+    assert text_of(await events(engine)) == await plain_text(engine)
+
+
+async def test_ranks_together_give_the_plain_models_tokens() -> None:
+    """SmolLM2 has 9 heads of attention and 3 of keys and values: 3 ranks share them evenly."""
+    engine = VllmEngine(GeneratorArgs(tensor_parallel=3, **ARGS))
+    await engine.start()
+    try:
+        workers = [one.name() for one in psutil.Process().children(recursive=True)]
+        assert sum("Worker" in name for name in workers) == 3, workers
+        assert text_of(await events(engine)) == await plain_text(engine)
+    finally:
+        await engine.stop()
+
+
+async def plain_text(engine: VllmEngine) -> str:
+    """Return what the plain model answers to the prompt of `engine`."""
     loaded = await asyncio.to_thread(load, GeneratorArgs(**ARGS))
     prompt = loaded.tokenizer([""], return_tensors="pt")
     ids = engine.encode_chat([Message("user", QUESTION)])
     prompt["input_ids"] = prompt["input_ids"].new_tensor([ids])
     prompt["attention_mask"] = prompt["input_ids"].new_ones((1, len(ids)))
     [tokens] = loaded.model.generate(**prompt, max_new_tokens=24, do_sample=False)
-    expected = loaded.tokenizer.decode(tokens[len(ids) :], skip_special_tokens=True)
-    assert text_of(await events(engine)) == expected
+    return str(loaded.tokenizer.decode(tokens[len(ids) :], skip_special_tokens=True))
 
 
 async def test_seed_repeats_and_logprobs_are_those_of_the_tokens(engine: VllmEngine) -> None:
