@@ -39,6 +39,7 @@ def main() -> None:
             "seed": options.seed,
             "max_len": MAX_BYTES,
             "timeout": TIMEOUT_S,
+            "rss_limit_mb": 0,  # the peak of whoever started this counts as its own
             "artifact_prefix": f"{folder}/",
         }
         arguments = [sys.argv[0], *(f"-{name}={value}" for name, value in flags.items()), folder]
