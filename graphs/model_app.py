@@ -54,20 +54,22 @@ def app_name(state: ModelState) -> str:
     """Return the application's name: another one for every attempt to load."""
     safe = NOT_IN_NAMES.sub("-", f"{state.spec.name}-{state.spec.version}")
     digest = hashlib.sha256(state.id.encode()).hexdigest()[:8]
-    return f"{own_prefix()}{safe}-{digest}-{state.attempt}"
+    return f"{PREFIX}{safe}-{digest}-{state.attempt}{own_suffix()}"
+
+
+def is_own(name: str) -> bool:
+    """Return whether an application is a model of this graph: others' are not ours to end."""
+    return name.startswith(PREFIX) and name.endswith(own_suffix())
 
 
 @cache
-def own_prefix() -> str:
-    """Return what the names of this graph's models begin with: other graphs' are not ours to end.
-
-    Outside of Serve there is one graph only.
-    """
+def own_suffix() -> str:
+    """Return what the names of this graph's models end with; outside of Serve it is alone."""
     try:
         graph = serve.get_replica_context().app_name
     except RayServeException:
-        return PREFIX
-    return f"{PREFIX}{hashlib.sha256(graph.encode()).hexdigest()[:6]}-"
+        return ""
+    return f"-{hashlib.sha256(graph.encode()).hexdigest()[:6]}"
 
 
 def replica_name(kind: ModelKind) -> str:

@@ -19,7 +19,7 @@ from ray.serve.exceptions import RayServeException
 from deployments.config import ModelsArgs
 from deployments.errors import StoreUnavailable
 from deployments.types import ModelState
-from graphs.model_app import app_name, build_model, own_prefix
+from graphs.model_app import app_name, build_model, is_own
 from graphs.specs import check_files
 
 OUR_ERROR = re.compile(r"^(?:deployments\.errors\.)\w+: (.+)$", re.MULTILINE)
@@ -90,11 +90,7 @@ class ServeApps:
     async def reports(self) -> Mapping[str, AppReport]:
         """Return the applications of this graph's models, by name."""
         details = await asked(ANSWER_S, lambda: _client().get_serve_details())
-        return {
-            name: _report(app)
-            for name, app in details["applications"].items()
-            if name.startswith(own_prefix())
-        }
+        return {name: _report(app) for name, app in details["applications"].items() if is_own(name)}
 
     async def targets(self) -> Mapping[tuple[str, str], int]:
         """Return how many replicas each deployment of each application should have now."""

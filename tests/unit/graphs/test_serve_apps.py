@@ -11,6 +11,7 @@ from ray.exceptions import ActorDiedError
 
 from deployments.config import ModelsArgs
 from deployments.errors import StoreUnavailable
+from graphs import model_app
 from graphs import serve_apps as module
 from graphs.serve_apps import AppReport, ServeApps
 
@@ -55,6 +56,17 @@ async def test_reports_are_of_the_applications_of_models(controller: Controller)
     assert await ServeApps(ModelsArgs()).reports() == {"model-m-1": expected}
     targets = await ServeApps(ModelsArgs()).targets()
     assert targets == {("ragserve", "Generator"): 2, ("model-m-1", "Generator"): 2}
+
+
+async def test_models_of_other_graphs_are_none_of_ours(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller.released.set()
+    names = ["model-m-1-aaaaaa", "model-m-1-bbbbbb", "model-m-1"]
+    details = {"applications": dict.fromkeys(names, APP)}
+    monkeypatch.setattr(controller, "get_serve_details", lambda: details)
+    monkeypatch.setattr(model_app, "own_suffix", lambda: "-bbbbbb")
+    assert list(await ServeApps(ModelsArgs()).reports()) == ["model-m-1-bbbbbb"]
 
 
 async def test_controller_that_says_nothing_is_not_waited_for(
