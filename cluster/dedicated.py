@@ -3,7 +3,6 @@
 An application says so in its `runtime_env`, which a plain `serve deploy` of the file obeys, too.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +64,8 @@ def _variables(application: dict[str, Any]) -> dict[str, str]:
 
 
 def _check_apart(name: str, own: Settings, others: list[Settings]) -> None:
-    for kind, ours, theirs in _places(own, others):
-        if ours in theirs:
-            raise OperatorError(f"the application {name} has the {kind} of another")
-
-
-def _places(own: Settings, others: list[Settings]) -> Iterator[tuple[str, object, list[object]]]:
-    yield "state folder", own.state_path, [other.state_path for other in others]
-    yield "database", own.database, [other.database for other in others]
+    for other in others:
+        if own.state_path == other.state_path:
+            raise OperatorError(f"the application {name} has the state folder of another")
+        if own.database == other.database:
+            raise OperatorError(f"the application {name} has the database of another")

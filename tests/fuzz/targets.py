@@ -143,7 +143,8 @@ def _filter(given: Any, nesting: int) -> MetadataFilter:
             return kind(tuple(_filter(one, nesting - 1) for one in given[name]))
     if "not" in given:
         return Not(_filter(given["not"], nesting - 1))
-    return Condition(str(given.get("field")), given.get("op"), given.get("value"))  # type: ignore[arg-type]
+    operator: Any = given.get("op")
+    return Condition(str(given.get("field")), operator, given.get("value"))
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -86,7 +86,7 @@ async def test_loads_at_once_do_not_share_one_place(desk: Desk) -> None:
 
 
 async def test_loads_by_two_ingresses_do_not_share_one_place(
-    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models = Models(desk.store, {"own": "generation"})
     args = ModelsArgs(replica_cpus=1.0)
