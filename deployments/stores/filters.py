@@ -81,7 +81,7 @@ def _parts(filter: MetadataFilter) -> Iterator[tuple[str, int, MetadataFilter]]:
 def _problem(condition: Condition) -> str:
     """Return what is wrong with a condition, or nothing."""
     operator, value = condition.operator, condition.value
-    if operator not in OPERATORS:
+    if not isinstance(operator, str) or operator not in OPERATORS:
         return "unknown operator"
     if not 0 < len(condition.field) <= MAX_FIELD_CHARS:
         return f"a field's name has 1 to {MAX_FIELD_CHARS} characters"
