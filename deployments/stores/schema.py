@@ -32,21 +32,36 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
 )
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from deployments.stores.table_metadata import metadata
+from deployments.stores.task_tables import task_events, task_workers, tasks, webhook_deliveries
+
+__all__ = [
+    "chunks",
+    "collections",
+    "documents",
+    "erasures",
+    "keys",
+    "leases",
+    "metadata",
+    "model_aliases",
+    "models",
+    "registry_changes",
+    "removed_chunks",
+    "replays",
+    "second_factors",
+    "suppressions",
+    "task_events",
+    "task_workers",
+    "tasks",
+    "tunings",
+    "webhook_deliveries",
+]
 
 replays = Table(
     "replays",
