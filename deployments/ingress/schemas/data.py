@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, ConfigDict, Field, SkipValidation, model_validator
 
 from deployments.errors import InvalidRequest
@@ -119,6 +120,13 @@ class IndexRequest(Schema):
     def raw_documents(self) -> list[Any]:
         """Return the documents as they came: each is validated for itself, to fail for itself."""
         return list(self.documents)
+
+    def to_json(self) -> bytes:
+        """Return the request as JSON."""
+        asked: dict[str, Any] = {"collection": self.collection, "documents": self.raw_documents}
+        if self.clean is not None:
+            asked["clean"] = self.clean.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return orjson.dumps(asked)
 
     @model_validator(mode="after")
     def _has_distinct_ids(self) -> "IndexRequest":
