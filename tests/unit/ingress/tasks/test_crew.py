@@ -41,15 +41,13 @@ async def test_task_of_a_dead_worker_is_done_by_another(house: House):
 async def test_task_that_kills_its_workers_is_put_aside(house: House):
     async with house.client() as client:
         task_id = await put(client)
-        async with house.crew(
-            max_running=1, is_told=True
-        ):  # it buries, and looks for old ones only
-            for _ in range(MAX_LOST):
-                queue = house.queue()
-                queue.enlist()
-                await until(lambda queue=queue: bool(queue.claim(1).result()))
-                await until(lambda: house.queue().backlog().running == 0)
-            task = await end(client, task_id, 0.1)
+        for _ in range(MAX_LOST):
+            queue = house.queue()
+            queue.enlist()
+            assert queue.claim(1).result()
+            assert house.queue().bury(queue.worker, 0) == 1
+        async with house.crew():
+            task = await end(client, task_id, 0.2)
     assert (task["status"], task["error"]["code"]) == ("FAILED", "task_quarantined")
 
 
