@@ -41,6 +41,9 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     **dict.fromkeys(("finetuneModel", "listTunings", "getTuning", "cancelTuning"), "finetune"),
     "deleteTuning": "finetune",
     **dict.fromkeys(("listModels", "retrieveModel"), ANY_KEY),
+    **dict.fromkeys(("uploadFile", "listFiles", "getFile", "getFileContent"), "tasks"),
+    **dict.fromkeys(("deleteFile", "createBatch", "listBatches", "getBatch"), "tasks"),
+    "cancelBatch": "tasks",
     "metrics": "metrics",
     **dict.fromkeys(("enrollTotp", "confirmTotp", "getTotp", "removeTotp"), ANY_KEY),
     **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
@@ -67,6 +70,7 @@ CHANGES: Final = frozenset(
         *("finetuneModel", "cancelTuning", "deleteTuning"),
         *("createKey", "rotateKey", "revokeKey"),
         *("enrollTotp", "confirmTotp", "removeTotp"),
+        *("uploadFile", "deleteFile", "createBatch", "cancelBatch"),
     }
 )
 """Operations that change what is stored: written down before they begin, and before they answer."""
@@ -84,6 +88,7 @@ CREATING: Final = frozenset(
     {
         *("createCollection", "index", "import", "export", "erase"),
         *("loadModel", "finetuneModel", "createKey", "rotateKey"),
+        *("uploadFile", "createBatch"),
     }
 )
 """Operations that happen once for an `Idempotency-Key`."""

@@ -27,6 +27,7 @@ from deployments.ingress.metrics import Metrics
 from deployments.ingress.openapi import openapi_of
 from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
+from deployments.stores.batches.opening import BatchStores
 from deployments.stores.limits.admission import LimitStore
 from deployments.stores.replays import Replays
 
@@ -51,6 +52,7 @@ def build_app(
     is_behind_serve: bool = False,
     limits: LimitStore | None = None,
     answers: AnswerCache | None = None,
+    batches: BatchStores | None = None,
 ) -> App:
     """Return the ASGI application.
 
@@ -68,6 +70,7 @@ def build_app(
         is_behind_serve: whether Serve names the requests, and echoes their names.
         limits: where it is counted what limits are for; without, what has limits is refused.
         answers: those that need not be computed again; None: all are computed.
+        batches: where files and batches are kept; None: they are refused.
     """
     metrics = metrics or Metrics()
     own = metrics
@@ -86,6 +89,7 @@ def build_app(
         second_factor,
         audit,
         answers,
+        _batches=batches,
     )
     routers = [router_of(services) for router_of in router_factories(args.interfaces)]
     routes = [route for router in routers for route in router.routes]

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from deployments.config import IngressArgs
 from deployments.engines.extraction.document import Extracted
+from deployments.errors import StoreUnavailable
 from deployments.ingress.auth import Key, KeyAdmin
 from deployments.ingress.caching.answer_cache import AnswerCache
 from deployments.ingress.caching.use import CacheUse
@@ -39,6 +40,7 @@ from deployments.ingress.schemas.sampling import RetrievalOptions
 from deployments.ingress.second_factor import SecondFactorCheck
 from deployments.ingress.sse import Encoder, EventStream
 from deployments.ingress.tenant_graph import TenantGraph
+from deployments.stores.batches.opening import BatchStores
 from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -107,6 +109,14 @@ class Services:
     second_factor: SecondFactorCheck
     audit: Audit | None = None
     answers: AnswerCache | None = None
+    _batches: BatchStores | None = None
+
+    @property
+    def batches(self) -> BatchStores:
+        """Return where files and batches are kept; raises StoreUnavailable."""
+        if self._batches is None:
+            raise StoreUnavailable("there is nowhere to keep files")
+        return self._batches
 
     def graph_of(self, request: Request) -> TenantGraph:
         """Return the graph as the request's key sees it."""
