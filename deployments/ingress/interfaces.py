@@ -32,6 +32,7 @@ ROUTERS: Final[Mapping[Interface, str]] = {
     "audit": "native.audit:audit_router",
     "totp": "native.second_factors:second_factors_router",
     "files": "openai.files:files_router",
+    "tasks": "native.tasks:tasks_router",
 }
 ALWAYS: Final = ("openai.models:models_router", "native.operations:operations_router")
 """What every client and every operator asks for: which models there are, and how it is."""
