@@ -41,6 +41,9 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     **dict.fromkeys(("finetuneModel", "listTunings", "getTuning", "cancelTuning"), "finetune"),
     "deleteTuning": "finetune",
     **dict.fromkeys(("listModels", "retrieveModel"), ANY_KEY),
+    **dict.fromkeys(("uploadFile", "listFiles", "getFile", "getFileContent"), "tasks"),
+    **dict.fromkeys(("deleteFile", "createBatch", "listBatches", "getBatch"), "tasks"),
+    "cancelBatch": "tasks",
     "metrics": "metrics",
     **dict.fromkeys(("enrollTotp", "confirmTotp", "getTotp", "removeTotp"), ANY_KEY),
     **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
@@ -70,6 +73,7 @@ CHANGES: Final = frozenset(
         *("finetuneModel", "cancelTuning", "deleteTuning"),
         *("createKey", "rotateKey", "revokeKey"),
         *("enrollTotp", "confirmTotp", "removeTotp"),
+        *("uploadFile", "deleteFile", "createBatch", "cancelBatch"),
         *("inferAsync", "cancelTask", "removeTask", "retryTask"),
     }
 )
@@ -87,6 +91,7 @@ READS: Final = frozenset(
 CREATING: Final = frozenset(
     {
         *("createCollection", "index", "import", "export", "erase"),
+        *("uploadFile", "createBatch"),
         *("loadModel", "finetuneModel", "createKey", "rotateKey", "inferAsync"),
     }
 )

@@ -14,6 +14,7 @@ from pydantic.json_schema import models_json_schema
 from deployments.ingress.access import PUBLIC, RULES
 from deployments.ingress.schemas import (
     audit,
+    batch_states,
     cleaned,
     compatible,
     generated,
@@ -28,6 +29,7 @@ from deployments.ingress.schemas import (
     tuning_states,
 )
 from deployments.ingress.schemas.base import Schema
+from deployments.ingress.schemas.batches import CreateBatch
 from deployments.ingress.schemas.cleaning import CleanRequest
 from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
 from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
@@ -53,6 +55,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     CleanRequest,
     CompletionRequest,
     ConfirmFactor,
+    CreateBatch,
     CreateCollection,
     CreateKey,
     DifyRetrieval,
@@ -77,6 +80,7 @@ ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
     for module in (
         audit,
+        batch_states,
         cleaned,
         compatible,
         generated,

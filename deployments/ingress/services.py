@@ -41,6 +41,7 @@ from deployments.ingress.second_factor import SecondFactorCheck
 from deployments.ingress.sse import Encoder, EventStream
 from deployments.ingress.tasks.threaded import Tasks
 from deployments.ingress.tenant_graph import TenantGraph
+from deployments.stores.batches.opening import BatchStores
 from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -110,6 +111,14 @@ class Services:
     audit: Audit | None = None
     answers: AnswerCache | None = None
     _tasks: Tasks | None = None
+    _batches: BatchStores | None = None
+
+    @property
+    def batches(self) -> BatchStores:
+        """Return where files and batches are kept; raises StoreUnavailable."""
+        if self._batches is None:
+            raise StoreUnavailable("there is nowhere to keep files")
+        return self._batches
 
     @property
     def has_tasks(self) -> bool:

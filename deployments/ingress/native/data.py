@@ -143,7 +143,8 @@ def _is_for_later(services: Services, request: Request, asked: bool | None) -> b
         return False
     if asked is not None or not services.has_tasks:
         return bool(asked)
-    return request.state.num_body_bytes >= services.args.tasks.large_index_bytes
+    num_bytes: int = request.state.num_body_bytes
+    return num_bytes >= services.args.tasks.large_index_bytes
 
 
 async def _clean(texts: list[str], asked: CleaningOptions, timeout_s: float) -> list[str]:

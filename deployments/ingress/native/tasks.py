@@ -63,7 +63,7 @@ def tasks_router(services: Services) -> APIRouter:
             await answers_to(
                 calls,
                 request.state.key,
-                body.requests,
+                body.raw_requests,
                 at_once=limits.batch_at_once,
                 request_id=request.state.request_id,
             )

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, SkipValidation, WithJsonSchema
+from pydantic import AfterValidator, ConfigDict, Field, SkipValidation
 
 from deployments.ingress.schemas.base import Schema
 from deployments.ingress.schemas.native import InferenceRequest
@@ -64,12 +64,6 @@ class AsyncInference(InferenceRequest, TaskOptions):
     )
 
 
-Item = Annotated[
-    SkipValidation[dict[str, Any]],
-    WithJsonSchema({"$ref": "#/components/schemas/InferenceRequest"}),
-]
-
-
 class BatchInference(Schema):
     """`POST /v1/inference/batch`: many requests of `POST /v1/inference`, none of them streamed."""
 
@@ -86,4 +80,11 @@ class BatchInference(Schema):
         }
     )
 
-    requests: Annotated[list[Item], Field(min_length=1, max_length=10_000)]
+    requests: Annotated[
+        list[SkipValidation[InferenceRequest]], Field(min_length=1, max_length=10_000)
+    ]
+
+    @property
+    def raw_requests(self) -> list[Any]:
+        """Return the requests as they came: each is validated for itself, to fail for itself."""
+        return list(self.requests)

@@ -3,6 +3,7 @@
 Indexing a document again changes nothing, so an attempt begins from the beginning.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from deployments.ingress.tasks.inner import InnerCalls
 from deployments.ingress.tasks.jobs import Report, end_of
 from deployments.types.tasks import Claim, TaskEnd, TaskProgress
 
+PLACE = re.compile(r"\bdocuments\[(\d+)\]")
 MAX_DOCUMENTS = 50
 MAX_BYTES = 1024 * 1024
 """Of one part, as far as single documents are smaller."""
@@ -33,7 +35,7 @@ class IndexJob:
         for part in _parts(documents):
             body = orjson.dumps({**asked, "documents": part})
             answer = await self._calls.call(claim.key_id, claim.path, body)
-            said = orjson.loads(answer.body)
+            said = _placed(orjson.loads(answer.body), done)
             if "errors" not in said:  # the whole part was refused, not its documents
                 return end_of(answer)
             _merge(merged, said)
@@ -45,6 +47,19 @@ class IndexJob:
         if not merged["documents"] and first_error is not None:
             return TaskEnd(status="FAILED", error={**first_error, "request_id": None})
         return TaskEnd(status="COMPLETED", output=orjson.dumps(merged))
+
+
+def _placed(said: dict[str, Any], first: int) -> dict[str, Any]:
+    """Have errors name the place of a document among all, not in its part."""
+
+    def shifted(match: re.Match[str]) -> str:
+        return f"documents[{int(match[1]) + first}]"
+
+    for error in (said.get("error"), *(one["error"] for one in said.get("errors", ()))):
+        for name in ("param", "message"):
+            if error is not None and error[name] is not None:
+                error[name] = PLACE.sub(shifted, error[name])
+    return said
 
 
 def _merge(merged: dict[str, Any], said: dict[str, Any]) -> None:

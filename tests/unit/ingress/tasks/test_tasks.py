@@ -236,7 +236,7 @@ async def test_large_index_is_a_task_with_progress(house_of: Built, graph: FakeG
     assert (task["status"], task["path"]) == ("COMPLETED", "/v1/data/index")
     assert task["progress"] == {"done": 121, "total": 121, "failed": 1}
     assert len(task["output"]["documents"]) == 120
-    assert [one["id"] for one in task["output"]["errors"]] == ["bad"]
+    assert [one["error"]["param"] for one in task["output"]["errors"]] == ["documents[120].text"]
     assert len(graph.stored["docs"]) == 120
 
 
