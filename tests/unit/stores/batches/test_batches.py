@@ -17,6 +17,11 @@ from tests.unit.stores.batches.conftest import DAY_S, Desk, result
 GONE = {"message": "the key does not work", "code": "invalid_api_key", "param": None}
 
 
+def erased(desk: Desk, tenant: str, collections: list[str]) -> int:
+    with desk.database.write() as connection:
+        return erase_lines(connection, tenant, collections)
+
+
 def codes(text: bytes) -> dict[str, str]:
     lines = [json.loads(line) for line in text.splitlines()]
     return {line["custom_id"]: line["error"]["code"] for line in lines if "custom_id" in line}
@@ -227,19 +232,19 @@ def test_erased_collection_is_in_no_file(desk: Desk) -> None:
     desk.done(batch, 1, 2, 3, 4, failed=[3])
     final = desk.attempts.finish(batch.id, 1)
     assert final is not None
-    assert erase_lines(desk.database, "rival", ["acme/a"]) == 0
-    assert erase_lines(desk.database, "acme", ["acme/a", "acme/z"]) == 2
+    assert erased(desk, "rival", ["acme/a"]) == 0
+    assert erased(desk, "acme", ["acme/a", "acme/z"]) == 2
     assert desk.text(final.output_file_id) == b'{"n": 2}\n{"n": 4}\n'
     assert desk.text(final.error_file_id) == b""
     sizes = [desk.files.get("acme", id_ or "").num_bytes for id_ in (final.output_file_id,)]
     assert sizes == [18]
-    assert erase_lines(desk.database, "acme", ["acme/a"]) == 0
+    assert erased(desk, "acme", ["acme/a"]) == 0
 
 
 def test_answer_begun_before_an_erasure_is_not_taken(desk: Desk) -> None:
     batch = desk.begun(2, ["acme/a"])
     before = desk.attempts.open_lines(batch.id, 1, 2)
-    erase_lines(desk.database, "acme", ["acme/a"])
+    erased(desk, "acme", ["acme/a"])
     results = [result(line.number, line.epoch) for line in before]
     assert desk.attempts.record(batch.id, 1, results) == LineCounts(2, 1, 0)
     (again,) = desk.attempts.open_lines(batch.id, 1, 2)
