@@ -199,6 +199,7 @@ Interface = Literal[
     "keys",
     "audit",
     "totp",
+    "tasks",
 ]
 """Parts of the HTTP surface that can be left out (``ingress/interfaces.py``)."""
 
@@ -212,6 +213,9 @@ RETRIEVING: frozenset[Interface] = frozenset(
     }
 )
 """Interfaces that need the embedding models and the collections."""
+
+TASKS: frozenset[Interface] = frozenset({"tasks"})
+"""Interfaces that need the workers."""
 
 
 class AddressArgs(Args):
@@ -274,6 +278,26 @@ class LimitArgs(Args):
     max_concurrent: int | None = Field(default=None, ge=1, description="requests at once")
 
 
+class TasksArgs(Args):
+    """How work is done that outlives its request."""
+
+    max_running: int = Field(default=32, ge=1, le=1024, description="tasks at once, of each worker")
+    max_waiting: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="tasks of a tenant that have not ended"
+    )
+    kept_s: float = Field(default=86_400, ge=1, description="for a result, where nobody says")
+    max_kept_s: float = Field(default=7 * 86_400, ge=1, le=366 * 86_400)
+    max_batch: int = Field(
+        default=1000, ge=1, le=10_000, description="requests of one `/v1/inference/batch`"
+    )
+    batch_at_once: int = Field(default=16, ge=1, le=256, description="of those, at the same time")
+    large_index_bytes: int = Field(
+        default=4 * 1024 * 1024,
+        ge=1024,
+        description="of a body of `/v1/data/index`; from there on it is done as a task",
+    )
+
+
 class RpcArgs(Args):
     """How gRPC is spoken."""
 
@@ -317,6 +341,7 @@ class IngressArgs(Args):
         default=512, ge=1, description="of an answer whose request does not say, until it is there"
     )
     rpc: RpcArgs = RpcArgs()
+    tasks: TasksArgs = TasksArgs()
     second_factor: Literal["required", "enrolled"] = Field(
         default="required",
         description="what can hurt asks for a one-time code: of every key, or of those that have "

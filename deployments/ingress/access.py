@@ -45,6 +45,9 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     **dict.fromkeys(("enrollTotp", "confirmTotp", "getTotp", "removeTotp"), ANY_KEY),
     **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
     **dict.fromkeys(("listAudit", "verifyAudit"), "audit"),
+    **dict.fromkeys(("inferAsync", "inferBatch"), "inference"),
+    **dict.fromkeys(("listTasks", "getTask", "followTask"), "tasks"),
+    **dict.fromkeys(("cancelTask", "removeTask", "retryTask"), "tasks"),
     **dict.fromkeys(("health", "ready"), PUBLIC),
 }
 """By the operation's id in the OpenAPI description."""
@@ -67,13 +70,14 @@ CHANGES: Final = frozenset(
         *("finetuneModel", "cancelTuning", "deleteTuning"),
         *("createKey", "rotateKey", "revokeKey"),
         *("enrollTotp", "confirmTotp", "removeTotp"),
+        *("inferAsync", "cancelTask", "removeTask", "retryTask"),
     }
 )
 """Operations that change what is stored: written down before they begin, and before they answer."""
 
 READS: Final = frozenset(
     {
-        *("infer", "createChatCompletion", "createCompletion", "createEmbedding"),
+        *("infer", "inferBatch", "createChatCompletion", "createCompletion", "createEmbedding"),
         *("rerankV1", "rerankV2", "rerank", "clean", "vectorize", "search", "difyRetrieval"),
         "export",
     }
@@ -83,7 +87,7 @@ READS: Final = frozenset(
 CREATING: Final = frozenset(
     {
         *("createCollection", "index", "import", "export", "erase"),
-        *("loadModel", "finetuneModel", "createKey", "rotateKey"),
+        *("loadModel", "finetuneModel", "createKey", "rotateKey", "inferAsync"),
     }
 )
 """Operations that happen once for an `Idempotency-Key`."""

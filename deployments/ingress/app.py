@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +29,8 @@ from deployments.ingress.metrics import Metrics
 from deployments.ingress.openapi import openapi_of
 from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
+from deployments.ingress.tasks.inner import InnerCalls
+from deployments.ingress.tasks.threaded import Tasks
 from deployments.stores.limits.admission import LimitStore
 from deployments.stores.replays import Replays
 
@@ -36,7 +40,16 @@ DESCRIPTION = (
 )
 
 
-def build_app(
+@dataclass(frozen=True, slots=True)
+class Surface:
+    """One application: as the network reaches it, and as it is asked from within."""
+
+    gate: App
+    calls: InnerCalls
+    metrics: Metrics
+
+
+def build_surface(
     graph: Graph,
     keys: KeyAdmin,
     args: IngressArgs,
@@ -51,8 +64,9 @@ def build_app(
     is_behind_serve: bool = False,
     limits: LimitStore | None = None,
     answers: AnswerCache | None = None,
-) -> App:
-    """Return the ASGI application.
+    tasks: Tasks | None = None,
+) -> Surface:
+    """Return the application.
 
     Args:
         graph: every capability behind the routes.
@@ -68,6 +82,7 @@ def build_app(
         is_behind_serve: whether Serve names the requests, and echoes their names.
         limits: where it is counted what limits are for; without, what has limits is refused.
         answers: those that need not be computed again; None: all are computed.
+        tasks: where work is put in that outlives its request; None: such work is refused.
     """
     metrics = metrics or Metrics()
     own = metrics
@@ -86,6 +101,7 @@ def build_app(
         second_factor,
         audit,
         answers,
+        tasks,
     )
     routers = [router_of(services) for router_of in router_factories(args.interfaces)]
     routes = [route for router in routers for route in router.routes]
@@ -93,17 +109,26 @@ def build_app(
     app.state.idempotency = Idempotency(replays, args.request_timeout_s)
     _map_errors(app)
     metrics.watch(audit)
-    return Gate(
+    name_of = partial(operation_of, routes)
+    gate = Gate(
         app,
         keys,
         args,
         metrics,
         audit=audit,
-        operation_of=partial(operation_of, routes),
+        operation_of=name_of,
         edge_secret=edge_secret,
         is_behind_serve=is_behind_serve,
         limits=limits,
     )
+    calls = InnerCalls(app, keys, gate.meter, metrics, audit=audit, operation_of=name_of)
+    app.state.calls = calls
+    return Surface(gate, calls, metrics)
+
+
+def build_app(graph: Graph, keys: KeyAdmin, args: IngressArgs, **given: Any) -> App:
+    """Return the ASGI application of `build_surface`."""
+    return build_surface(graph, keys, args, **given).gate
 
 
 def _routes(services: Services, routers: Sequence[APIRouter]) -> FastAPI:

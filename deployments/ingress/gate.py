@@ -68,7 +68,7 @@ class Gate:
         self._keys = Strangers(keys)
         self._bodies = BodyReader(args.max_body_bytes, args.request_timeout_s)
         self._slots = Slots(args.max_requests_in_flight, args.max_wait_s)
-        self._meter = Meter(limits, args, metrics)
+        self.meter = Meter(limits, args, metrics)
         self._metrics = metrics
         self._audit = audit
         self._operation_of = operation_of
@@ -141,7 +141,7 @@ class Gate:
             return
         scope["state"]["address"] = address
         key = scope["state"]["key"] = await self._key(scope, path, address)
-        ticket = scope["state"]["ticket"] = self._meter.ticket(key, path)
+        ticket = scope["state"]["ticket"] = self.meter.ticket(key, path)
         exchange.extra_headers = partial(_extra_headers, ticket, scope)
         exchange.before_end = partial(_settle, ticket, exchange)
         await ticket.admit()
@@ -160,6 +160,7 @@ class Gate:
 
     async def _answer(self, scope: Scope, receive: Receive, exchange: Exchange) -> None:
         body = await self._bodies.read(scope, receive)
+        scope["state"]["num_body_bytes"] = len(body)
         try:
             await call_while_connected(self._app, scope, receive, exchange, body)
         finally:

@@ -31,6 +31,7 @@ ROUTERS: Final[Mapping[Interface, str]] = {
     "keys": "native.keys:keys_router",
     "audit": "native.audit:audit_router",
     "totp": "native.second_factors:second_factors_router",
+    "tasks": "native.tasks:tasks_router",
 }
 ALWAYS: Final = ("openai.models:models_router", "native.operations:operations_router")
 """What every client and every operator asks for: which models there are, and how it is."""

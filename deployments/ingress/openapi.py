@@ -23,6 +23,7 @@ from deployments.ingress.schemas import (
     responses,
     second_factors,
     stored,
+    task_states,
     transfer,
     tuning_states,
 )
@@ -41,10 +42,13 @@ from deployments.ingress.schemas.rerank import RerankRequest, TeiRerankRequest
 from deployments.ingress.schemas.responses import ErrorResponse
 from deployments.ingress.schemas.search import SearchBody
 from deployments.ingress.schemas.second_factors import ConfirmFactor
+from deployments.ingress.schemas.tasks import AsyncInference, BatchInference
 from deployments.ingress.schemas.transfer import ExportRequest, ImportRequest
 from deployments.ingress.schemas.tunings import FinetuneModel
 
 BODIES: tuple[type[BaseModel], ...] = (
+    AsyncInference,
+    BatchInference,
     ChatCompletionRequest,
     CleanRequest,
     CompletionRequest,
@@ -82,6 +86,7 @@ ANSWERS: tuple[type[BaseModel], ...] = tuple(
         responses,
         second_factors,
         stored,
+        task_states,
         transfer,
         tuning_states,
     )
@@ -136,12 +141,14 @@ def describe(
     is_stream: bool = False,
     errors: tuple[int, ...] = (),
     is_long: bool = False,
+    later: type[BaseModel] | None = None,
     message: str = "",
     status: int = 200,
 ) -> dict[str, Any]:
     """Return the keyword arguments that describe a route to FastAPI.
 
-    `is_long`: the answer may come with 202 before the work is done. `message`: what the answer is
+    `is_long`: the answer may come with 202 before the work is done; `later`: that is answered then
+    in place of it. `message`: what the answer is
     in Protobuf, where that is spoken.
     """
     success: dict[str, Any] = {"description": "Done", "content": {}}
@@ -150,6 +157,8 @@ def describe(
     if is_stream:
         success["content"]["text/event-stream"] = {}
     accepted = {202: success | {"description": "Some of the work is left"}} if is_long else {}
+    if later is not None:
+        accepted = {202: {"description": "It is done as a task", "content": json_of(later)}}
     rule = RULES.get(operation_id)
     is_public, is_scoped = rule is PUBLIC, isinstance(rule, str)
     extra: dict[str, Any] = {"security": []} if is_public else {}

@@ -18,25 +18,12 @@ from ray.serve import context
 
 from deployments.config import IngressArgs, Settings
 from deployments.discretion import be_discreet
-from deployments.engines.extraction.child import extract_in_child
-from deployments.ingress.app import build_app
 from deployments.ingress.asgi import App, Receive, Scope, Send
-from deployments.ingress.auth import ThreadedKeys
-from deployments.ingress.caching.answer_cache import AnswerCache
+from deployments.ingress.assembly import Assembly
 from deployments.ingress.entry import handle_call, touch
-from deployments.ingress.metrics import Metrics
 from deployments.ingress.rpc.lifespan import with_rpc
 from deployments.ingress.rpc.server import RpcServer
-from deployments.ingress.second_factor import ThreadedFactors
-from deployments.stores.audit.log import open_audit
-from deployments.stores.database import Database
-from deployments.stores.keys import open_keys
-from deployments.stores.limits.opening import open_limits
 from deployments.stores.listeners import announce, withdraw
-from deployments.stores.pepper import edge_secret, pepper
-from deployments.stores.replays import Replays
-from deployments.stores.responses.opening import open_responses
-from deployments.stores.second_factors import SecondFactors
 from deployments.types import (
     AnswerEvent,
     Document,
@@ -64,42 +51,19 @@ class Ingress:
         be_discreet()
         self._args = args
         self._graph = graph_factory(*graph_args, **handles)
-        self._metrics = Metrics()
-        settings = Settings()
-        self._keys = ThreadedKeys(open_keys(settings))
-        self._limits = open_limits(settings, on_fallback=self._metrics.count_fallback)
-        database = Database(settings.database, pool_size=1)
-        self._audit = open_audit(settings, args.audit)
-        self._audit.start()
-        self._answers = self._open_answers(settings)
-        self._replays = Replays(database, settings.state_path)
-        self._factors = ThreadedFactors(SecondFactors(database, settings.state_path))
+        self._parts = Assembly(args, Settings())
 
     def __serve_build_asgi_app__(self) -> App:
         """Return the application; Serve calls this once, after the constructor."""
-        app = build_app(
-            self._graph,
-            self._keys,
-            self._args,
-            extract=extract_in_child,
-            factors=self._factors,
-            audit=self._audit,
-            replays=self._replays,
-            metrics=self._metrics,
-            metrics_source=self._cluster_metrics,
-            edge_secret=edge_secret(Settings().edge_state_path),
-            is_behind_serve=True,
-            limits=self._limits,
-            answers=self._answers,
-        )
-        apart = _with_calls_apart(app)
+        surface = self._parts.surface(self._graph, metrics_source=self._cluster_metrics)
+        apart = _with_calls_apart(surface.gate)
         if not ray.is_initialized():  # Serve's local testing mode: nobody comes over a network
             return apart
         return with_rpc(apart, RpcServer(apart, self._args.rpc), _Seat(Settings().state_path))
 
     def metrics(self) -> bytes:
         """Return this replica's own counters; the graph adds those of all replicas up."""
-        return self._metrics.text()
+        return self._parts.metrics.text()
 
     async def forget(self) -> None:
         """Remove every answer that is kept: what it rests on may have been erased.
@@ -107,13 +71,13 @@ class Ingress:
         Raises:
             StoreUnavailable: answers may still be there.
         """
-        if self._answers is not None:
-            await self._answers.forget()
+        if self._parts.answers is not None:
+            await self._parts.answers.forget()
 
     async def index(self, collection: str, documents: Sequence[Document]) -> list[IndexedDocument]:
         """Store documents: for callers that hold a handle to the application instead of a URL."""
         _set_calls_apart()
-        async with handle_call(self._audit, "index", is_change=True):
+        async with handle_call(self._parts.audit, "index", is_change=True):
             indexed: list[IndexedDocument] = await self._graph.index(
                 collection, documents, timeout_s=self._args.request_timeout_s
             )
@@ -123,7 +87,7 @@ class Ingress:
     async def search(self, request: SearchRequest, is_reranked: bool = False) -> list[ScoredChunk]:
         """Return matching chunks, best first, to a caller with a handle."""
         _set_calls_apart()
-        async with handle_call(self._audit, "search", is_change=False):
+        async with handle_call(self._parts.audit, "search", is_change=False):
             chunks: list[ScoredChunk] = await self._graph.search(
                 request, timeout_s=self._args.request_timeout_s, is_reranked=is_reranked
             )
@@ -136,18 +100,10 @@ class Ingress:
         """Yield the events of an answer from a collection to a caller with a handle."""
         _set_calls_apart()
         events = self._graph.answer(request, retrieval, timeout_s=self._args.request_timeout_s)
-        async with handle_call(self._audit, "answer", is_change=False), aclosing(events):
+        async with handle_call(self._parts.audit, "answer", is_change=False), aclosing(events):
             async for event in events:
                 yield event
             touch("collection", retrieval.collection)
-
-    def _open_answers(self, settings: Settings) -> AnswerCache | None:
-        store = open_responses(settings, self._args.cache)
-        if store is None:
-            return None
-        max_entry_bytes = self._args.cache.max_entry_bytes
-        secret = pepper(settings.state_path)
-        return AnswerCache(store, secret, self._metrics, max_entry_bytes=max_entry_bytes)
 
     async def _cluster_metrics(self) -> bytes:
         page: bytes = await self._graph.metrics(timeout_s=METRICS_TIMEOUT_S)

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 
-from deployments.config import IngressArgs
+from deployments.config import TASKS, IngressArgs
 from deployments.engines.extraction.document import Extracted
+from deployments.errors import StoreUnavailable
 from deployments.ingress.auth import Key, KeyAdmin
 from deployments.ingress.caching.answer_cache import AnswerCache
 from deployments.ingress.caching.use import CacheUse
@@ -38,6 +39,7 @@ from deployments.ingress.proto.values import message_of
 from deployments.ingress.schemas.sampling import RetrievalOptions
 from deployments.ingress.second_factor import SecondFactorCheck
 from deployments.ingress.sse import Encoder, EventStream
+from deployments.ingress.tasks.threaded import Tasks
 from deployments.ingress.tenant_graph import TenantGraph
 from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
 
@@ -107,6 +109,19 @@ class Services:
     second_factor: SecondFactorCheck
     audit: Audit | None = None
     answers: AnswerCache | None = None
+    _tasks: Tasks | None = None
+
+    @property
+    def has_tasks(self) -> bool:
+        """Return whether work may be put off."""
+        return self._tasks is not None and self.args.has_any(TASKS)
+
+    @property
+    def tasks(self) -> Tasks:
+        """Return where work is put in that outlives its request; raises StoreUnavailable."""
+        if self._tasks is None:
+            raise StoreUnavailable("there is nowhere to put tasks")
+        return self._tasks
 
     def graph_of(self, request: Request) -> TenantGraph:
         """Return the graph as the request's key sees it."""

@@ -3,9 +3,9 @@
 import asyncio
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from deployments.engines.cleaning.child import clean_in_child
 from deployments.engines.cleaning.options import Cleaned, Draft
@@ -15,6 +15,7 @@ from deployments.ingress.errors import error_object
 from deployments.ingress.generation import default_of, too_late, version_of
 from deployments.ingress.native.documents import DocumentReader, Failure, from_form
 from deployments.ingress.native.files import read_body
+from deployments.ingress.native.tasks import accepted
 from deployments.ingress.openapi import describe
 from deployments.ingress.proto.messages import SearchResponse
 from deployments.ingress.schemas.cleaning import CleaningOptions
@@ -22,19 +23,27 @@ from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.responses import SearchResult, Vectorized
 from deployments.ingress.schemas.search import SearchBody
 from deployments.ingress.schemas.stored import IndexResult
+from deployments.ingress.schemas.task_states import TaskInfo
 from deployments.ingress.services import Services, json_response, response_of
+from deployments.ingress.tasks.ordering import index_order
 from deployments.types import EmbeddedText, ScoredChunk
+
+Background = Annotated[
+    bool | None, Query(description="whether it is done as a task; left out: where it is large")
+]
 
 
 def data_router(services: Services) -> APIRouter:
     """Return the routes that index, search and vectorize."""
     router = guarded(tags=["Data"])
     timeout_s = services.args.request_timeout_s
+    limits = services.args.tasks
     reader = DocumentReader(services.extract, services.args)
-    described = describe("index", IndexRequest, IndexResult, errors=(404, 409, 422, 502))
+    errors = (404, 409, 422, 502)
+    described = describe("index", IndexRequest, IndexResult, errors=errors, later=TaskInfo)
 
     @router.post("/v1/data/index", **described)
-    async def index(request: Request) -> Response:
+    async def index(request: Request, background: Background = None) -> Response:
         """Store documents from text or files; those with a known id replace the stored ones.
 
         Also as `multipart/form-data` with the fields `collection`, `file` (once or more) and
@@ -42,8 +51,13 @@ def data_router(services: Services) -> APIRouter:
         that cannot be read is reported in `errors`; when none can, the status is that of the first
         error. What is cleaned is stored clean: offsets are into that text. A document's metadata is
         stored with the collection's `default_metadata` where it does not say itself.
+
+        A large body is accepted as a task (202), which says how many documents are done.
         """
         body = await read_body(services, request, IndexRequest, from_form)
+        if _is_for_later(services, request, background):
+            order = index_order(request.state.key, body.collection, body.to_json(), limits)
+            return accepted(await services.tasks.submit(order))
         graph = services.graph_of(request)
         space = partial(graph.space, body.collection, timeout_s=timeout_s)
         try:
@@ -121,6 +135,16 @@ def data_router(services: Services) -> APIRouter:
         )
 
     return router
+
+
+def _is_for_later(services: Services, request: Request, asked: bool | None) -> bool:
+    """Return whether documents are indexed by a task: as was asked, or where they are many."""
+    if getattr(request.state, "is_inner", False):
+        return False
+    if asked is not None or not services.has_tasks:
+        return bool(asked)
+    num_bytes: int = request.state.num_body_bytes
+    return num_bytes >= services.args.tasks.large_index_bytes
 
 
 async def _clean(texts: list[str], asked: CleaningOptions, timeout_s: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, ConfigDict, Field, SkipValidation, model_validator
 
 from deployments.errors import InvalidRequest
@@ -16,6 +17,7 @@ from deployments.ingress.schemas.base import (
 from deployments.ingress.schemas.cleaning import CleaningOptions
 from deployments.ingress.schemas.files import File
 from deployments.stores.content import invalid
+from deployments.stores.ids import new_id
 
 MAX_CHUNKS = 10_000
 MAX_DIM = 16_384
@@ -119,6 +121,17 @@ class IndexRequest(Schema):
     def raw_documents(self) -> list[Any]:
         """Return the documents as they came: each is validated for itself, to fail for itself."""
         return list(self.documents)
+
+    def to_json(self) -> bytes:
+        """Return the request as JSON that may be sent again: each document has an id."""
+        documents = [
+            {**one, "id": new_id("doc")} if isinstance(one, dict) and one.get("id") is None else one
+            for one in self.raw_documents
+        ]
+        asked: dict[str, Any] = {"collection": self.collection, "documents": documents}
+        if self.clean is not None:
+            asked["clean"] = self.clean.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return orjson.dumps(asked)
 
     @model_validator(mode="after")
     def _has_distinct_ids(self) -> "IndexRequest":

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Row,
     and_,
@@ -22,6 +23,7 @@ from sqlalchemy import (
     func,
     insert,
     literal_column,
+    not_,
     or_,
     select,
     update,
@@ -66,7 +68,8 @@ LATE = {
 
 Clock = Callable[[], float]
 
-PENDING, RUNNING = literal_column("'PENDING'"), literal_column("'RUNNING'")
+PENDING: ColumnElement[str] = literal_column("'PENDING'")
+RUNNING: ColumnElement[str] = literal_column("'RUNNING'")
 """Written out, since `Database.rows` takes statements whose values are all named."""
 
 READY = and_(
@@ -159,17 +162,22 @@ class TaskQueue:
             owners = connection.scalars(orphans.distinct()).all()
             return sum(self._give_back_all(connection, owner) for owner in owners)
 
-    def claim(self, max_tasks: int, task_id: str | None = None) -> "Future[list[Claim]]":
-        """Take tasks that could begin now: the most urgent, of those the oldest; or a given one.
+    def claim(self, max_tasks: int, *, min_age_s: float = 0.0) -> "Future[list[Claim]]":
+        """Take tasks that could begin now: the most urgent, of those the oldest.
 
         What is past its deadline ends here instead.
+
+        Args:
+            max_tasks: so many at most.
+            min_age_s: of tasks that were never begun and waited for no time of their own, only
+                those that are so old.
         """
 
         def write(connection: Connection) -> list[Claim]:
             found = (
                 []
                 if not _lives(connection, self.worker)
-                else self._next(connection, max_tasks, task_id)
+                else self._next(connection, max_tasks, min_age_s)
             )
             now = self._now()
             late = [row for row in found if 0 < row.deadline <= now]
@@ -307,12 +315,13 @@ class TaskQueue:
         now = self._now()
         return {"now": now, "latest": now + microseconds(RETRY_MAX_S)}
 
-    def _next(
-        self, connection: Connection, max_tasks: int, task_id: str | None
-    ) -> Sequence[Row[Any]]:
+    def _next(self, connection: Connection, max_tasks: int, min_age_s: float) -> Sequence[Row[Any]]:
         statement = select(TASKS).where(READY)
-        if task_id is not None:
-            statement = statement.where(TASKS.c.id == task_id)
+        if min_age_s > 0:
+            now, age = self._now(), microseconds(min_age_s)
+            is_first = and_(TASKS.c.attempt == 0, TASKS.c.not_before == 0)
+            is_new = TASKS.c.created_at.between(now - age, now + age)  # later: the clock fell
+            statement = statement.where(not_(and_(is_first, is_new)))
         order = (TASKS.c.priority.desc(), TASKS.c.id)
         statement = statement.order_by(*order).limit(max_tasks).with_for_update(skip_locked=True)
         return connection.execute(statement, self._moment()).all()

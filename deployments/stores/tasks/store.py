@@ -100,7 +100,13 @@ class TaskStore:
         return status
 
     def find(
-        self, tenant: str, *, limit: int, before: str = "", status: TaskStatus | None = None
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        before: str = "",
+        status: TaskStatus | None = None,
+        key_id: str | None = None,
     ) -> list[TaskState]:
         """Return tasks without their outputs, the newest first; those older than `before`."""
         statement = select(*SUMMARY).where(TASKS.c.tenant == tenant)
@@ -108,6 +114,8 @@ class TaskStore:
             statement = statement.where(TASKS.c.id < before)
         if status is not None:
             statement = statement.where(TASKS.c.status == status)
+        if key_id is not None:
+            statement = statement.where(TASKS.c.key_id == key_id)
         with self._database.read() as connection:
             found = connection.execute(statement.order_by(TASKS.c.id.desc()).limit(limit))
             return [state_of(row) for row in found]

@@ -27,6 +27,7 @@ from deployments.ingress.asgi import App
 from deployments.ingress.caching.answer_cache import AnswerCache
 from deployments.ingress.entry import Audit
 from deployments.ingress.metrics import Metrics
+from deployments.ingress.tasks.threaded import Tasks
 from deployments.stores.ids import new_id, utc_after, utc_now
 from deployments.stores.key_rows import Key
 from deployments.stores.limits.sqlite_limits import SqliteLimits
@@ -93,6 +94,12 @@ class FakeKeys:
         if key_id not in self.made:
             raise NotFound("there is no key with this id")
         return self.made[key_id]
+
+    def keep(self, key_id: str, tenant: str = "default", **given: Any) -> None:
+        """Have a key found by its id, as what is done later needs it."""
+        self.made[key_id] = Key(
+            key_id, "kept", is_admin=False, created_at=utc_now(), tenant=tenant, **given
+        )
 
     async def rotate(self, key_id: str, *, overlap_s: float) -> tuple[Key, str]:
         old = await self.get(key_id)
@@ -166,7 +173,10 @@ def limits(tmp_path: Path) -> Iterator[SqliteLimits]:
 @pytest.fixture
 def build(graph: FakeGraph, metrics: Metrics, limits: SqliteLimits) -> Build:
     def built(
-        audit: Audit | None = None, answers: AnswerCache | None = None, **args: object
+        audit: Audit | None = None,
+        answers: AnswerCache | None = None,
+        tasks: Tasks | None = None,
+        **args: object,
     ) -> App:
         return build_app(
             graph,
@@ -179,6 +189,7 @@ def build(graph: FakeGraph, metrics: Metrics, limits: SqliteLimits) -> Build:
             audit=audit,
             limits=limits,
             answers=answers,
+            tasks=tasks,
         )
 
     return built

@@ -28,6 +28,7 @@ VALUES = {
     "erasure_id": f"era_{'0' * 32}",
     "key_id": f"key_{'0' * 32}",
     "tuning_id": f"tun_{'0' * 32}",
+    "task_id": f"task_{'0' * 32}",
 }
 Operation = tuple[str, str, str]
 

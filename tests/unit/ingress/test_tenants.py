@@ -86,6 +86,8 @@ WITHOUT_COLLECTION = {
     *("finetuneModel", "listTunings", "getTuning", "cancelTuning", "deleteTuning"),
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
     *("health", "ready", "metrics", "getErasure"),
+    *("inferAsync", "inferBatch", "listTasks", "getTask", "followTask"),
+    *("cancelTask", "removeTask", "retryTask"),
 }
 REFUSED_FOR_ALL = {"createCollection": 409, "createCompletion": 400}
 """What an existing collection of one's own answers to, where that is no success."""

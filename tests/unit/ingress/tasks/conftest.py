@@ -1,0 +1,109 @@
+"""An application, a table of tasks on SQLite, and a crew that does them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.config import IngressArgs
+from deployments.ingress.app import Surface, build_surface
+from deployments.ingress.metrics import Metrics
+from deployments.ingress.tasks.crew import Crew
+from deployments.ingress.tasks.index_job import IndexJob
+from deployments.ingress.tasks.ordering import INDEX
+from deployments.ingress.tasks.route_job import RouteJob
+from deployments.ingress.tasks.threaded import ThreadedTasks
+from deployments.stores.database import Database
+from deployments.stores.grouping import GroupedWrites
+from deployments.stores.limits.sqlite_limits import SqliteLimits
+from deployments.stores.migrations import migrate
+from deployments.stores.replays import Replays
+from deployments.stores.tasks.queue import TaskQueue
+from deployments.stores.tasks.store import TaskStore
+from tests.unit.ingress.conftest import FakeFactors, FakeKeys, extract, in_process
+from tests.unit.ingress.fake_graph import FakeGraph
+
+
+@dataclass
+class House:
+    """The application and its table; crews come and go."""
+
+    database: Database
+    writes: GroupedWrites
+    store: TaskStore
+    keys: FakeKeys
+    surface: Surface
+    crews: list[Crew] = field(default_factory=list)
+
+    def queue(self) -> TaskQueue:
+        return TaskQueue(self.database, self.writes)
+
+    @asynccontextmanager
+    async def crew(self, **given: Any) -> AsyncIterator[Crew]:
+        queue = self.queue()
+        calls = self.surface.calls
+        options = {"max_running": 4, "is_told": False, **given}
+        crew = Crew(queue, {INDEX: IndexJob(calls)}, RouteJob(calls, queue), **options)
+        running = asyncio.create_task(crew.run())
+        try:
+            yield crew
+        finally:
+            await crew.drain(0.2)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    def client(self, tenant: str | None = None) -> httpx.AsyncClient:
+        return in_process(self.surface.gate, tenant)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("migrated") / "test.db"
+    migrate(f"sqlite:///{path}")
+    return path.read_bytes()
+
+
+Built = Callable[..., House]
+
+
+@pytest.fixture
+def house_of(
+    migrated: bytes, tmp_path: Path, graph: FakeGraph, limits: SqliteLimits
+) -> Iterator[Built]:
+    path = tmp_path / "state" / "ragserve.db"
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(migrated)
+    database = Database(f"sqlite:///{path}", pool_size=4)
+    writes = GroupedWrites(database, "tasks")
+
+    def built(**args: Any) -> House:
+        ingress = IngressArgs(second_factor="enrolled", **args)
+        store, keys = TaskStore(database, writes), FakeKeys()
+        keys.keep("key_1")
+        keys.keep("key_2", "acme")
+        surface = build_surface(
+            graph,
+            keys,
+            ingress,
+            extract=extract,
+            factors=FakeFactors(),
+            replays=Replays(database, path.parent),
+            metrics=Metrics(),
+            limits=limits,
+            tasks=ThreadedTasks(store, ingress.tasks.max_waiting),
+        )
+        return House(database, writes, store, keys, surface)
+
+    yield built
+    writes.close()
+    database.close()
+
+
+@pytest.fixture
+def house(house_of: Built) -> House:
+    return house_of()
