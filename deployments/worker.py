@@ -43,7 +43,7 @@ class WorkerStats:
     num_running: int
 
 
-@task_consumer(task_processor_config=CONSUMING)  # type: ignore[untyped-decorator]
+@task_consumer(task_processor_config=CONSUMING)
 class _Consumer:
     """What Serve starts and stops with its replica."""
 
@@ -73,8 +73,9 @@ class _Consumer:
         self._is_leaving = False
         self._loop = asyncio.get_running_loop()
         self._work = self._loop.create_task(self._crew.run())
+        self._following = self._loop.create_task(graph.follow())
 
-    @task_handler(name=NEWS)  # type: ignore[untyped-decorator]
+    @task_handler(name=NEWS)
     def take(self) -> None:
         """Do tasks while there are any, on a thread of the broker's.
 
@@ -96,7 +97,7 @@ class _Consumer:
             raise NotHere
 
 
-class Worker(_Consumer):  # type: ignore[misc]
+class Worker(_Consumer):
     """A replica that does tasks; every one does any of them."""
 
     def nudge(self) -> None:
@@ -140,6 +141,7 @@ class Worker(_Consumer):  # type: ignore[misc]
         drain_s = max(given_s - LEAVE_S, given_s / 2)
         stopping = asyncio.to_thread(self._adapter.stop_consumer, given_s)
         await asyncio.gather(self._crew.drain(drain_s), stopping)
-        self._work.cancel()
-        await asyncio.gather(self._work, return_exceptions=True)
+        for task in (self._work, self._following):
+            task.cancel()
+        await asyncio.gather(self._work, self._following, return_exceptions=True)
         await self._parts.close()

@@ -163,6 +163,11 @@ class RagGraph(Corpus, ModelOperations):
         if has_peers():
             await asyncio.gather(self._erasing.resume(), self.keep())
 
+    async def follow(self) -> None:
+        """Take part in nothing, but know which models there are, until cancelled."""
+        if has_peers():
+            await self._registrar.follow()
+
     def generate(
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[AnswerEvent]:

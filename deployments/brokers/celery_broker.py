@@ -7,24 +7,22 @@ events and takes no remote commands here, and what it logs stays silent: it woul
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
 from celery import Celery
-from celery.exceptions import Reject
 from kombu import Exchange, Queue
 from kombu.common import ignore_errors
 from ray.serve.schema import TaskResult
 
-from deployments.brokers.base import NEWS, Broker, NotHere, published
+from deployments.brokers.base import Broker, NotHere, published
 from deployments.brokers.celery_consumer import CeleryConsumer
 from deployments.errors import RagError
 
 SILENT_LOGS = ("celery", "kombu", "amqp")
 PUBLISH_TIMEOUT_S: Final = 2.0
-SOCKET_TIMEOUT_S: Final = 10.0
+SOCKET_TIMEOUT_S: Final = 5.0
 """Of a consumer's Redis; longer than it lets the server wait for a message, a second."""
 
 VISIBILITY_S: Final = 1800
@@ -41,14 +39,11 @@ log = logging.getLogger("ray.serve")
 
 
 class CeleryBroker(Broker):
-    """Publishes for an ingress, or consumes for a worker; one that consumes is alone in a process.
-
-    Celery's threads find the application in a global of their module.
-    """
+    """Publishes for an ingress, or consumes for a worker."""
 
     def __init__(self, queue: str, url: str) -> None:
         """Take the queue's name and the broker's address; nothing connects yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._queue = queue
         self._url = address_of(url)
         self._concurrency = 1
@@ -56,8 +51,6 @@ class CeleryBroker(Broker):
         self._thread: threading.Thread | None = None
         self._connection: Any = None
         self._publishing = threading.Lock()
-        self._active = 0
-        self._lock = threading.Lock()
 
     def initialize(self, consumer_concurrency: int = 1) -> None:
         """Say how many pieces of news are taken at once."""
@@ -73,7 +66,6 @@ class CeleryBroker(Broker):
             task_queues=[_queue(self._queue, self._url)],
             task_default_queue=self._queue,
             task_ignore_result=True,
-            task_acks_late=True,
             task_publish_retry=False,
             worker_prefetch_multiplier=1,
             worker_enable_prefetch_count_reduction=False,
@@ -106,7 +98,6 @@ class CeleryBroker(Broker):
 
     def start_consumer(self, **kwargs: Any) -> None:
         """Consume on a thread until stopped; it waits for a broker that is away."""
-        self._app.set_default()
         self._thread = threading.Thread(target=self._consume, name="broker", daemon=True)
         self._thread.start()
 
@@ -132,20 +123,16 @@ class CeleryBroker(Broker):
             ignore_errors(connection, connection.collect, socket_timeout=PUBLISH_TIMEOUT_S)
 
     def _on_news(self, func: Callable[..., Any]) -> None:
-        def take(*args: object, **kwargs: object) -> None:
-            with self._lock:
-                self._active += 1
+        def take() -> bool:
             try:
                 func()
             except NotHere:
-                raise Reject("not here", requeue=True) from None
+                return False
             except Exception as error:  # the table has the task; the message has done its part
                 log.error("taking a task failed: %s", type(error).__name__)
-            finally:
-                with self._lock:
-                    self._active -= 1
+            return True
 
-        self._app.task(take, name=NEWS, shared=False)
+        self._take = take
 
     def _consume(self) -> None:
         """Run consumers one after the other: Celery's ends at some errors."""
@@ -156,7 +143,7 @@ class CeleryBroker(Broker):
                     hostname=f"ragserve-{uuid4().hex}@local",
                     pool="threads",
                     concurrency=self._concurrency,
-                    consumer_cls=CeleryConsumer.bound(self._stopping, lambda: self._active),
+                    consumer_cls=CeleryConsumer.bound(self._stopping, self._take),
                     use_eventloop=False,
                     task_events=False,
                     without_heartbeat=True,
@@ -166,8 +153,7 @@ class CeleryBroker(Broker):
                 worker.start()
             except Exception as error:  # whatever it is, the next one may do better
                 log.warning("the broker's consumer begins anew: %s", type(error).__name__)
-            if not self._stopping.wait(RESTART_S):
-                continue
+            self._stopping.wait(RESTART_S)
 
 
 def address_of(url: str) -> str:

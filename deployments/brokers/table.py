@@ -17,7 +17,7 @@ class TableBroker(Broker):
     is_telling = False
 
     def __init__(self, config: TaskProcessorConfig) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._queue = config.queue_name
 
     def initialize(self, consumer_concurrency: int = 1) -> None:
