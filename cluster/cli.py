@@ -16,6 +16,7 @@ from cluster.ingest import ingest
 from cluster.keys import keys
 from cluster.logs import logs
 from cluster.models import models
+from cluster.tasks import tasks
 from cluster.search import search
 from cluster.status import status
 from cluster.stored import collections, documents
@@ -39,6 +40,7 @@ app.command(help=help_of(backup))(backup)
 app.command(help=help_of(restore))(restore)
 app.command("import", help=help_of(import_))(import_)
 app.add_typer(models, name="models")
+app.add_typer(tasks, name="tasks")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 

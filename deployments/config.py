@@ -409,6 +409,11 @@ class Settings(BaseSettings):
         description="longest wait of a request for Redis; then each host counts on its own, and "
         "answers are computed",
     )
+    broker_url: str = Field(
+        default="",
+        description="`amqp://` of RabbitMQ or `redis://` of Redis, which tells workers of tasks; "
+        "empty: they look at the database themselves",
+    )
     transfer_roots: str = Field(
         default="",
         description="folders and `scheme://bucket/prefix` that exports may be written below and "
