@@ -218,7 +218,7 @@ class Client:
 
 
 def _ok(reply: Reply) -> Reply:
-    if reply.status != 200:
+    if reply.status not in (200, 202):
         raise RuntimeError(f"the server answered {reply.raw[:400]!r}")
     return reply
 
