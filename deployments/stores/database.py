@@ -197,7 +197,9 @@ class Database:
                 return
             autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
             with autocommit.connect() as connection:
-                connection.execute(text("VACUUM (FULL) chunks, documents, removed_chunks"))
+                connection.execute(
+                    text("VACUUM (FULL) batch_lines, chunks, documents, removed_chunks")
+                )
 
     def check(self) -> None:
         """Raise StoreUnavailable unless the database answers; look for lost commits anew."""

@@ -1,6 +1,7 @@
 """Health, readiness, documentation, and the whole surface under generated requests."""
 
 import re
+from tempfile import mkdtemp
 
 import httpx
 import schemathesis
@@ -9,6 +10,12 @@ from hypothesis import HealthCheck, settings
 from deployments.errors import EngineFailed
 from deployments.ingress.app import build_app
 from deployments.ingress.openapi import BODIES
+from deployments.ingress.tasks.threaded import ThreadedTasks
+from deployments.stores.batches.opening import open_batches
+from deployments.stores.database import Database
+from deployments.stores.grouping import GroupedWrites
+from deployments.stores.migrations import migrate
+from deployments.stores.tasks.store import TaskStore
 from deployments.types import Document
 from tests.unit.ingress.conftest import (
     ARGS,
@@ -88,7 +95,7 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 58
+    assert len(operations) == 67
     ids = [operation["operationId"] for operation in operations.values()]
     assert len(set(ids)) == len(ids)
     assert all(operation["summary"] for operation in operations.values())
@@ -103,14 +110,25 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
     references = set(re.findall(r"#/components/schemas/([A-Za-z_]+)", str(description)))
     assert references <= set(description["components"]["schemas"])
     bodies = [o["requestBody"] for o in operations.values() if "requestBody" in o]
-    assert len(bodies) == 26
+    assert len(bodies) == 28
 
 
 def _described_app() -> object:
     graph = FakeGraph()
     graph.stored["docs"] = {"d1": Document(id="d1", text="Ray Serve", title="Ray")}
+    url = f"sqlite:///{mkdtemp(prefix='rs-')}/ragserve.db"
+    migrate(url)
+    database = Database(url)
+    tasks = TaskStore(database, GroupedWrites(database, "tasks"))
     return build_app(
-        graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
+        graph,
+        FakeKeys(),
+        ARGS,
+        extract=extract,
+        factors=FakeFactors(),
+        replays=UNTOUCHED,
+        tasks=ThreadedTasks(tasks, ARGS.tasks.max_waiting),
+        batches=open_batches(database, tasks),
     )
 
 

@@ -88,6 +88,8 @@ WITHOUT_COLLECTION = {
     *("health", "ready", "metrics", "getErasure"),
     *("inferAsync", "inferBatch", "listTasks", "getTask", "followTask"),
     *("cancelTask", "removeTask", "retryTask"),
+    *("uploadFile", "listFiles", "getFile", "getFileContent", "deleteFile"),
+    *("createBatch", "listBatches", "getBatch", "cancelBatch"),
 }
 REFUSED_FOR_ALL = {"createCollection": 409, "createCompletion": 400}
 """What an existing collection of one's own answers to, where that is no success."""
