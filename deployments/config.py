@@ -199,6 +199,7 @@ Interface = Literal[
     "keys",
     "audit",
     "totp",
+    "feedback",
     "files",
     "tasks",
 ]

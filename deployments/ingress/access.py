@@ -48,6 +48,7 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     **dict.fromkeys(("enrollTotp", "confirmTotp", "getTotp", "removeTotp"), ANY_KEY),
     **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
     **dict.fromkeys(("listAudit", "verifyAudit"), "audit"),
+    **dict.fromkeys(("giveFeedback", "listFeedback"), "feedback"),
     **dict.fromkeys(("inferAsync", "inferBatch"), "inference"),
     **dict.fromkeys(("listTasks", "getTask", "followTask"), "tasks"),
     **dict.fromkeys(("cancelTask", "removeTask", "retryTask"), "tasks"),
@@ -74,7 +75,7 @@ CHANGES: Final = frozenset(
         *("createKey", "rotateKey", "revokeKey"),
         *("enrollTotp", "confirmTotp", "removeTotp"),
         *("uploadFile", "deleteFile", "createBatch", "cancelBatch"),
-        *("inferAsync", "cancelTask", "removeTask", "retryTask"),
+        *("inferAsync", "cancelTask", "removeTask", "retryTask", "giveFeedback"),
     }
 )
 """Operations that change what is stored: written down before they begin, and before they answer."""

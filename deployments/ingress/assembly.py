@@ -19,6 +19,7 @@ from deployments.ingress.tasks.threaded import ThreadedTasks
 from deployments.stores.audit.log import open_audit
 from deployments.stores.batches.opening import open_batches
 from deployments.stores.database import Database
+from deployments.stores.feedback import FeedbackStore
 from deployments.stores.grouping import GroupedWrites
 from deployments.stores.keys import open_keys
 from deployments.stores.limits.opening import open_limits
@@ -84,6 +85,7 @@ class Assembly:
             answers=self.answers,
             tasks=self._tasks,
             batches=self.batches,
+            feedback=FeedbackStore(self.database),
         )
 
     async def close(self) -> None:

@@ -17,6 +17,7 @@ from deployments.ingress.schemas import (
     batch_states,
     cleaned,
     compatible,
+    feedback_states,
     generated,
     keys,
     model_states,
@@ -36,6 +37,7 @@ from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.dify import DifyRetrieval
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
 from deployments.ingress.schemas.erasures import EraseRequest
+from deployments.ingress.schemas.feedback import GiveFeedback
 from deployments.ingress.schemas.keys import CreateKey, RotateKey
 from deployments.ingress.schemas.models import LoadModel, SwitchModel, UnloadModel
 from deployments.ingress.schemas.native import InferenceRequest
@@ -64,6 +66,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ImportRequest,
     EraseRequest,
     FinetuneModel,
+    GiveFeedback,
     IndexRequest,
     InferenceRequest,
     LoadModel,
@@ -83,6 +86,7 @@ ANSWERS: tuple[type[BaseModel], ...] = tuple(
         batch_states,
         cleaned,
         compatible,
+        feedback_states,
         generated,
         keys,
         model_states,

@@ -39,6 +39,7 @@ from sqlalchemy import (
 )
 
 from deployments.stores.batch_tables import batch_lines, batches, file_parts, files
+from deployments.stores.feedback_tables import feedback
 from deployments.stores.table_metadata import metadata
 from deployments.stores.task_tables import task_events, task_workers, tasks, webhook_deliveries
 
@@ -49,6 +50,7 @@ __all__ = [
     "collections",
     "documents",
     "erasures",
+    "feedback",
     "file_parts",
     "files",
     "keys",

@@ -87,7 +87,7 @@ WITHOUT_COLLECTION = {
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
     *("health", "ready", "metrics", "getErasure"),
     *("inferAsync", "inferBatch", "listTasks", "getTask", "followTask"),
-    *("cancelTask", "removeTask", "retryTask"),
+    *("cancelTask", "removeTask", "retryTask", "giveFeedback", "listFeedback"),
     *("uploadFile", "listFiles", "getFile", "getFileContent", "deleteFile"),
     *("createBatch", "listBatches", "getBatch", "cancelBatch"),
 }

@@ -23,6 +23,7 @@ from deployments.ingress.tasks.threaded import ThreadedTasks
 from deployments.stores.batches.opening import BatchStores, open_batches
 from deployments.stores.batches.store import PATH as BATCHES
 from deployments.stores.database import Database
+from deployments.stores.feedback import FeedbackStore
 from deployments.stores.grouping import GroupedWrites
 from deployments.stores.limits.sqlite_limits import SqliteLimits
 from deployments.stores.migrations import migrate
@@ -108,6 +109,7 @@ def house_of(
             limits=limits,
             tasks=ThreadedTasks(store, ingress.tasks.max_waiting),
             batches=batches,
+            feedback=FeedbackStore(database),
         )
         return House(database, writes, store, batches, keys, surface, ingress)
 
