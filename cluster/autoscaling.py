@@ -1,6 +1,6 @@
-"""The policy by which Serve scales the model replicas, named in the YAML's `autoscaling_config`.
+"""The policies by which Serve scales models and workers, named in the YAML's `autoscaling_config`.
 
-Serve pickles this module by value and calls the policy ten times a second inside its controller's
+Serve pickles this module by value and calls a policy ten times a second inside its controller's
 event loop: it computes from what Serve hands it, and never waits. Delays, `min_replicas`,
 `max_replicas` and the step from zero replicas to one are Serve's own.
 """
@@ -12,6 +12,8 @@ from ray.serve.config import AutoscalingConfig, AutoscalingContext
 
 TOKENS_WAITING = "tokens_waiting"
 KV_CACHE_USAGE = "kv_cache_usage"
+TASKS_QUEUED = "tasks_queued"
+TASKS_RUNNING = "tasks_running"
 """Names in what the replicas' `record_autoscaling_stats` return."""
 
 STALE_REPORTS = 3
@@ -75,3 +77,47 @@ class TokenScaling:
             and reports.get(replica)
             and reports[replica][-1].timestamp >= oldest
         ]
+
+
+class TaskScaling:
+    """Wants as many workers as keep each one's tasks, waiting and running, at its target.
+
+    Every worker reports the whole table, so the newest reports count alike, and the highest wins.
+    One stays while a task waits or runs, whoever runs it; while no report is new, the number stays.
+    From zero the ingress wakes the first one (``ingress/tasks/bell.py``).
+    """
+
+    def __init__(self, tasks: float) -> None:
+        """Take the target of one replica, from the YAML's `policy_kwargs`.
+
+        Args:
+            tasks: that one replica should have, of those that wait or run.
+
+        Raises:
+            ValueError: the target is out of bounds.
+        """
+        if not 0 < tasks < math.inf:
+            raise ValueError("tasks must be above 0")
+        self._target = float(tasks)
+
+    def __call__(self, ctx: AutoscalingContext) -> tuple[float, dict[str, Any]]:
+        """Return how many replicas there should be; Serve rounds up, and applies its bounds."""
+        if ctx.current_num_replicas == 0:  # at rest, or the first one is starting
+            return float(ctx.target_num_replicas), {}
+        tasks = _newest(ctx, TASKS_QUEUED), _newest(ctx, TASKS_RUNNING)
+        if not all(tasks):
+            return float(ctx.target_num_replicas), {}
+        backlog = sum(max(reports) for reports in tasks)
+        return (max(1.0, backlog / self._target) if backlog > 0 else 0.0), {}
+
+
+def _newest(ctx: AutoscalingContext, name: str) -> list[float]:
+    """Return the last value of every replica that reported lately."""
+    config = cast(AutoscalingConfig, ctx.config)
+    oldest = (ctx.current_time or 0.0) - STALE_REPORTS * config.metrics_interval_s
+    reports = (ctx.raw_metrics or {}).get(name, {})
+    return [
+        max(0.0, series[-1].value)
+        for series in reports.values()
+        if series and series[-1].timestamp >= oldest and math.isfinite(series[-1].value)
+    ]

@@ -19,6 +19,7 @@ from cluster.models import models
 from cluster.search import search
 from cluster.status import status
 from cluster.stored import collections, documents
+from cluster.tasks import tasks
 from cluster.transfer import export, import_
 from cluster.up import up
 
@@ -39,6 +40,7 @@ app.command(help=help_of(backup))(backup)
 app.command(help=help_of(restore))(restore)
 app.command("import", help=help_of(import_))(import_)
 app.add_typer(models, name="models")
+app.add_typer(tasks, name="tasks")
 app.add_typer(keys, name="keys")
 app.add_typer(audit, name="audit")
 

@@ -217,6 +217,9 @@ RETRIEVING: frozenset[Interface] = frozenset(
 """Interfaces that need the embedding models and the collections."""
 
 TASKS: frozenset[Interface] = frozenset({"tasks"})
+"""Interfaces by which callers follow work that was put off."""
+
+WORKED: frozenset[Interface] = TASKS | {"files"}
 """Interfaces that need the workers."""
 
 
@@ -408,6 +411,11 @@ class Settings(BaseSettings):
         le=60,
         description="longest wait of a request for Redis; then each host counts on its own, and "
         "answers are computed",
+    )
+    broker_url: str = Field(
+        default="",
+        description="`amqp://` of RabbitMQ or `redis://` of Redis, which tells workers of tasks; "
+        "empty: they look at the database themselves",
     )
     transfer_roots: str = Field(
         default="",

@@ -14,7 +14,7 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
-from deployments.config import GENERATING, RETRIEVING
+from deployments.config import GENERATING, RETRIEVING, WORKED
 from deployments.embedder import Embedder
 from deployments.errors import RagError
 from deployments.generator import Generator
@@ -31,6 +31,7 @@ from deployments.types import (
     Retrieval,
     Sources,
 )
+from deployments.worker import Worker
 from graphs.answers import Answers
 from graphs.args import RagArgs
 from graphs.corpus import Corpus
@@ -162,6 +163,11 @@ class RagGraph(Corpus, ModelOperations):
         if has_peers():
             await asyncio.gather(self._erasing.resume(), self.keep())
 
+    async def follow(self) -> None:
+        """Take part in nothing, but know which models there are, until cancelled."""
+        if has_peers():
+            await self._registrar.follow()
+
     def generate(
         self, request: GenerationRequest, *, timeout_s: float
     ) -> AsyncGenerator[AnswerEvent]:
@@ -218,11 +224,18 @@ class RagGraph(Corpus, ModelOperations):
             embedders=await self._embedders.stats(deadline),
             retrievers=await self._shards.ask_all("stats", deadline=deadline),
             rerankers=await call_all(reranker, "stats", deadline) if reranker else [],
-            ingresses=await call_all(self._ingress(), "metrics", deadline),
+            ingresses=await self._counters(deadline),
         )
 
-    def _ingress(self) -> DeploymentHandle[Any]:
-        return serve.get_deployment_handle("Ingress", serve.get_replica_context().app_name)
+    async def _counters(self, deadline: Deadline) -> list[bytes]:
+        """Return the counters of every process that answers requests, or does tasks."""
+        counters = await call_all(self._peers("Ingress"), "metrics", deadline)
+        if self._args.ingress.has_any(WORKED):
+            counters += await call_all(self._peers("Worker"), "metrics", deadline)
+        return counters
+
+    def _peers(self, deployment: str) -> DeploymentHandle[Any]:
+        return serve.get_deployment_handle(deployment, serve.get_replica_context().app_name)
 
     async def _forget(self, deadline: Deadline) -> None:
         """Have the Generator forget too: an answer that has its passages already ends in time.
@@ -236,7 +249,9 @@ class RagGraph(Corpus, ModelOperations):
         await asyncio.gather(*forgetting)
         if has_peers():
             await self.forget_loaded(late_s, deadline)
-            await call_every(self._ingress(), "forget", deadline)
+            await call_every(self._peers("Ingress"), "forget", deadline)
+            if self._args.ingress.has_any(WORKED):
+                await call_awake(self._peers("Worker"), "forget", deadline)
 
 
 def build(args: RagArgs) -> Application:
@@ -252,7 +267,10 @@ def build(args: RagArgs) -> Application:
         parts["retrievers"] = [_retriever(args, index) for index in range(args.retriever.shards)]
         if args.reranker is not None:
             parts["reranker"] = _deployment(Reranker).bind(args.reranker)
-    return _deployment(Ingress).bind(args.ingress, RagGraph, args, **parts)
+    worker = None
+    if args.ingress.has_any(WORKED):
+        worker = _deployment(Worker).bind(args.ingress, RagGraph, args, **parts)
+    return _deployment(Ingress).bind(args.ingress, RagGraph, args, worker=worker, **parts)
 
 
 def _embedders(args: RagArgs) -> list[Application]:

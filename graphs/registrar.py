@@ -81,6 +81,10 @@ class Registrar:
         """Follow the registry, and make it true while the lease is ours; for ever."""
         await asyncio.gather(self._models.follow(notes_use=self._args.evict), self._lifecycle.run())
 
+    async def follow(self) -> None:
+        """Follow the registry, and leave it to others to make it true; for ever."""
+        await self._models.follow(notes_use=self._args.evict)
+
     async def load(self, order: LoadOrder) -> ModelState:
         """Want a model to run; one that is loaded or loading stays as it is.
 

@@ -5,6 +5,7 @@ The only module of the ingress that knows Ray. `@serve.ingress()` without an app
 not pickle. ``graphs/`` turns the class into a deployment and hands in the graph.
 """
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -15,7 +16,10 @@ from typing import Any, cast
 import ray
 from ray import serve
 from ray.serve import context
+from ray.serve.handle import DeploymentHandle
 
+from deployments.brokers.opening import open_publisher
+from deployments.brokers.publisher import Publisher
 from deployments.config import IngressArgs, Settings
 from deployments.discretion import be_discreet
 from deployments.ingress.asgi import App, Receive, Scope, Send
@@ -23,6 +27,7 @@ from deployments.ingress.assembly import Assembly
 from deployments.ingress.entry import handle_call, touch
 from deployments.ingress.rpc.lifespan import with_rpc
 from deployments.ingress.rpc.server import RpcServer
+from deployments.ingress.tasks.bell import Bell
 from deployments.stores.listeners import announce, withdraw
 from deployments.types import (
     AnswerEvent,
@@ -46,12 +51,23 @@ class Ingress:
         args: IngressArgs,
         graph_factory: Callable[..., Any],
         *graph_args: Any,
+        worker: DeploymentHandle[Any] | None = None,
         **handles: Any,
     ) -> None:
+        """Compose the application.
+
+        Args:
+            args: limits of every request.
+            graph_factory: makes the graph.
+            graph_args: of the graph.
+            worker: does tasks, where there are any.
+            handles: of the graph too.
+        """
         be_discreet()
         self._args = args
         self._graph = graph_factory(*graph_args, **handles)
-        self._parts = Assembly(args, Settings())
+        self._parts = Assembly(args, Settings(), self._ring)
+        self._bell = None if worker is None else self._hung_bell(worker)
 
     def __serve_build_asgi_app__(self) -> App:
         """Return the application; Serve calls this once, after the constructor."""
@@ -104,6 +120,21 @@ class Ingress:
             async for event in events:
                 yield event
             touch("collection", retrieval.collection)
+
+    def _hung_bell(self, worker: DeploymentHandle[Any]) -> Bell:
+        """Return what tells workers of tasks; it works from now on."""
+
+        async def nudge() -> None:
+            await worker.nudge.remote()
+
+        publisher = Publisher(open_publisher()) if Settings().broker_url else None
+        bell = Bell(self._parts.queue(), nudge, publisher.tell if publisher else None)
+        self._ringing = asyncio.get_running_loop().create_task(bell.run())
+        return bell
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            self._bell.ring()
 
     async def _cluster_metrics(self) -> bytes:
         page: bytes = await self._graph.metrics(timeout_s=METRICS_TIMEOUT_S)

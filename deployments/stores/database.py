@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 MIGRATION_LOCK = 0x7261677365727665
 """PostgreSQL advisory lock: `ragserve` in ASCII."""
 
-ERASABLE = "batch_lines, chunks, documents, removed_chunks, tasks, task_events"
+ERASABLE = "chunks, documents, removed_chunks, tasks, task_events, batch_lines, feedback"
 """The tables of which erasure deletes content."""
 
 

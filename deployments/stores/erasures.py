@@ -19,6 +19,7 @@ from deployments.stores.collections import require_collection
 from deployments.stores.content import BUILT_IN
 from deployments.stores.damage import check_document, damaged
 from deployments.stores.database import Database
+from deployments.stores.feedback import erase_feedback
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.metadata import MetadataIndex
 from deployments.stores.paths import path_of
@@ -72,8 +73,10 @@ class ErasureStore:
                 self._suppressions.add(connection, [("subject", scope.tenant, scope.subject)])
             connection.execute(insert(schema.erasures).values(_values(erasure)))
             paths = [path_of(one.tenant, one.name) for one in collections]
-            erase_tasks(connection, scope, paths)
             erase_lines(connection, scope, paths)
+            if scope.subject is not None:
+                erase_feedback(connection, scope.tenant, scope.subject)
+            erase_tasks(connection, scope, paths)
         return erasure
 
     def get(self, tenant: str, erasure_id: str) -> Erasure:

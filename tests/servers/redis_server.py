@@ -63,6 +63,10 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(what)
 
+    def stop(self) -> None:
+        """Stop it, which is no different: it keeps nothing."""
+        self.kill()
+
     def kill(self) -> None:
         """Kill it."""
         if self._process is not None:

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from cluster.serve_config import load_config
-from deployments.config import GENERATING, RETRIEVING
+from deployments.config import GENERATING, RETRIEVING, TASKS
 from graphs.args import RagArgs
 from graphs.embedders import embedder_name
 
@@ -38,6 +38,7 @@ def test_configuration_is_valid(path: Path) -> None:
     optional = {"Reranker"} if args.reranker else set()
     optional |= {embedder_name(one.model) for one in args.embedders}
     expected = {"Ingress"}
+    expected |= {"Worker"} if args.ingress.has_any(TASKS) else set()
     expected |= {"Generator"} if args.ingress.has_any(GENERATING) else set()
     if args.ingress.has_any(RETRIEVING):
         expected |= {"Embedder", "Retriever"} | optional
@@ -87,6 +88,7 @@ def test_models_lie_on_gpus_where_there_are_any() -> None:
     }
     assert asked == {
         "Ingress": 0,
+        "Worker": 0,
         "Generator": 1,
         "Embedder": 0.25,
         "Retriever": 0,

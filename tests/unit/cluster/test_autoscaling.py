@@ -1,4 +1,4 @@
-"""The scaling policy on made-up loads: what it wants, what it does not know, and its bounds."""
+"""The scaling policies on made-up loads: what it wants, what it does not know, and its bounds."""
 
 import math
 from types import SimpleNamespace
@@ -9,7 +9,15 @@ from ray.serve._private.common import TimeStampedValue
 from ray.serve.autoscaling_policy import _apply_autoscaling_config
 from ray.serve.config import AutoscalingConfig, AutoscalingContext, AutoscalingPolicy
 
-from cluster.autoscaling import KV_CACHE_USAGE, STALE_REPORTS, TOKENS_WAITING, TokenScaling
+from cluster.autoscaling import (
+    KV_CACHE_USAGE,
+    STALE_REPORTS,
+    TASKS_QUEUED,
+    TASKS_RUNNING,
+    TOKENS_WAITING,
+    TaskScaling,
+    TokenScaling,
+)
 
 NOW = 1_000_000.0
 PATH = "cluster.autoscaling:TokenScaling"
@@ -159,3 +167,78 @@ def test_policy_reaches_serve_by_value_and_keeps_its_delays() -> None:
     assert policy(context([load()], **at_once))[0] == 0
     assert policy(context([], requests=1))[0] == 1
     assert policy(context([load(tokens=2500)], upscale_delay_s=30))[0] == 1
+
+
+WORKERS = TaskScaling(tasks=10)
+
+
+def table(queued: float, running: float) -> dict[str, float]:
+    return {TASKS_QUEUED: queued, TASKS_RUNNING: running}
+
+
+def workers(*args: Any, **options: Any) -> float:
+    return WORKERS(context(*args, **options))[0]
+
+
+@pytest.mark.parametrize(
+    ("reports", "replicas"),
+    [
+        ([table(25, 10)], 3.5),
+        ([table(25, 10), table(25, 10)], 3.5),
+        ([table(25, 10), table(30, 10)], 4),
+        ([table(0, 1)], 1),
+        ([table(0, 1), table(0, 1)], 1),
+        ([table(1, 0)], 1),
+        ([table(0, 0)], 0),
+        ([table(0, 0), table(0, 0)], 0),
+        ([table(-5, 0)], 0),
+    ],
+)
+def test_workers_follow_the_table_that_each_of_them_reports(
+    reports: list[dict[str, float]], replicas: float
+) -> None:
+    assert workers(reports) == pytest.approx(replicas)
+
+
+def test_one_worker_stays_while_any_task_runs() -> None:
+    """Also where the one that runs it is not the one that reports."""
+    assert workers([table(0, 1), {}]) == 1
+    assert workers([table(0, 0), table(0, 1)]) == 1
+
+
+@pytest.mark.parametrize("unknown", [{}, {TASKS_QUEUED: 0.0}, table(math.nan, 0)])
+def test_workers_stay_while_nobody_reports(unknown: dict[str, float]) -> None:
+    assert workers([unknown, unknown]) == 2
+    assert workers([unknown], target=3) == 3
+
+
+def test_workers_stay_while_reports_are_stale() -> None:
+    age_s = STALE_REPORTS * 10 + 1
+    assert workers([table(0, 0)], age_s=age_s) == 1
+    assert workers([table(900, 0)], age_s=age_s) == 1
+    assert workers([table(50, 0)], age_s=age_s - 2) == 5
+
+
+def test_the_first_worker_is_left_to_serve() -> None:
+    assert workers([]) == 0
+    assert workers([], target=1) == 1, "it is starting; who has nudged it may have left"
+
+
+@pytest.mark.parametrize("tasks", [0, -1, math.nan, math.inf])
+def test_workers_targets_out_of_bounds_are_refused(tasks: float) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        TaskScaling(tasks=tasks)
+
+
+def test_workers_policy_reaches_serve_by_value() -> None:
+    path, kwargs = "cluster.autoscaling:TaskScaling", {"tasks": 10}
+    sent = AutoscalingPolicy(policy_function=path, policy_kwargs=kwargs)
+    received = AutoscalingPolicy.from_serialized_policy_def(
+        {"policy_function": path, "policy_kwargs": kwargs}, sent.get_serialized_policy_def()
+    )
+    policy = _apply_autoscaling_config(received.get_policy()(**received.policy_kwargs))
+    at_once = {"upscale_delay_s": 0, "downscale_delay_s": 0}
+    assert policy(context([table(25, 0)], **at_once))[0] == 3
+    assert policy(context([table(0, 1)], **at_once))[0] == 1
+    assert policy(context([table(0, 0)], **at_once))[0] == 0
+    assert policy(context([], requests=1))[0] == 1, "a nudge that waits"

@@ -30,7 +30,8 @@ class Server:
             def do_POST(self) -> None:
                 length = int(self.headers.get("content-length", 0))
                 body = json.loads(self.rfile.read(length) or b"null")
-                server.requests.append({"headers": self.headers, "body": body})
+                asked = {"method": self.command, "path": self.path}
+                server.requests.append({**asked, "headers": self.headers, "body": body})
                 status, headers, text = server.reply(body)
                 self.send_response(status)
                 for name, value in headers.items():

@@ -20,6 +20,11 @@ from tests.unit.stores.material import doc, put
 GONE = {"message": "the key does not work", "code": "invalid_api_key", "param": None}
 
 
+def erased(desk: Desk, tenant: str, collections: list[str]) -> int:
+    with desk.database.write() as connection:
+        return erase_lines(connection, tenant, collections)
+
+
 def codes(text: bytes) -> dict[str, str]:
     lines = [json.loads(line) for line in text.splitlines()]
     return {line["custom_id"]: line["error"]["code"] for line in lines if "custom_id" in line}

@@ -1,0 +1,1 @@
+"""How workers are told that there are tasks: by nobody, by RabbitMQ, or by Redis."""
