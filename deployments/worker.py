@@ -24,11 +24,11 @@ from deployments.ingress.assembly import Assembly
 from deployments.ingress.batches.job import BatchJob
 from deployments.ingress.tasks.crew import Crew
 from deployments.ingress.tasks.index_job import IndexJob
+from deployments.ingress.tasks.ordering import INDEX
 from deployments.ingress.tasks.route_job import RouteJob
 from deployments.stores.batches.store import PATH as BATCHES
 from deployments.types.tasks import Backlog
 
-INDEX: Final = "/v1/data/index"
 MAX_HELD_S: Final = 900.0
 """For how long a message is kept; brokers take one that is kept for 30 minutes for lost."""
 
@@ -65,15 +65,14 @@ class _Consumer:
         calls = self._parts.surface(graph).calls
         self._queue = self._parts.queue()
         self._max_running = args.tasks.max_running
-        stores = self._parts.batches
-        batch_job = BatchJob(stores, calls, args.batches, args.max_json_depth)
+        batches, depth = self._parts.batches, args.max_json_depth
         self._crew = Crew(
             self._queue,
-            {INDEX: IndexJob(calls), BATCHES: batch_job},
+            {INDEX: IndexJob(calls), BATCHES: BatchJob(batches, calls, args.batches, depth)},
             RouteJob(calls, self._queue),
             max_running=self._max_running,
             is_told=bool(settings.broker_url),
-            sweep=stores.sweep,
+            tidy=batches.sweep,
         )
         self._is_leaving = False
         self._loop = asyncio.get_running_loop()

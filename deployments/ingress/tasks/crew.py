@@ -49,7 +49,7 @@ class Crew:
         *,
         max_running: int,
         is_told: bool,
-        sweep: Callable[[], int] = lambda: 0,
+        tidy: Callable[[], int] = lambda: 0,
     ) -> None:
         """Take the table and what does its tasks.
 
@@ -60,14 +60,14 @@ class Crew:
             max_running: how many tasks are done at once.
             is_told: whether a broker says when there are tasks (`take`); by looking only those are
                 then found that nobody told of.
-            sweep: removes what else was kept long enough; returns how much, until there is none.
+            tidy: removes what is old beside tasks, on a thread; returns how much there was.
         """
         self._queue = queue
         self._jobs = jobs
         self._default = default
         self._max_running = max_running
         self._is_told = is_told
-        self._sweep = sweep
+        self._tidy = tidy
         self._running: dict[str, tuple[Claim, asyncio.Task[None]]] = {}
         self._ending: set[str] = set()
         self._claiming = 0
@@ -258,9 +258,7 @@ class Crew:
         while True:
             await asyncio.sleep(EXPIRE_S)
             try:
-                while await asyncio.to_thread(self._queue.expire):
-                    pass
-                while await asyncio.to_thread(self._sweep):
+                while await asyncio.to_thread(lambda: self._queue.expire() + self._tidy()):
                     pass
             except StoreUnavailable:
                 continue
