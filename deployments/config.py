@@ -216,7 +216,10 @@ RETRIEVING: frozenset[Interface] = frozenset(
 )
 """Interfaces that need the embedding models and the collections."""
 
-TASKS: frozenset[Interface] = frozenset({"tasks", "files"})
+TASKS: frozenset[Interface] = frozenset({"tasks"})
+"""Interfaces by which callers follow work that was put off."""
+
+WORKED: frozenset[Interface] = TASKS | {"files"}
 """Interfaces that need the workers."""
 
 

@@ -14,7 +14,7 @@ from ray import serve
 from ray.serve import Application, Deployment
 from ray.serve.handle import DeploymentHandle
 
-from deployments.config import GENERATING, RETRIEVING, TASKS
+from deployments.config import GENERATING, RETRIEVING, WORKED
 from deployments.embedder import Embedder
 from deployments.errors import RagError
 from deployments.generator import Generator
@@ -230,7 +230,7 @@ class RagGraph(Corpus, ModelOperations):
     async def _counters(self, deadline: Deadline) -> list[bytes]:
         """Return the counters of every process that answers requests, or does tasks."""
         counters = await call_all(self._peers("Ingress"), "metrics", deadline)
-        if self._args.ingress.has_any(TASKS):
+        if self._args.ingress.has_any(WORKED):
             counters += await call_all(self._peers("Worker"), "metrics", deadline)
         return counters
 
@@ -250,7 +250,7 @@ class RagGraph(Corpus, ModelOperations):
         if has_peers():
             await self.forget_loaded(late_s, deadline)
             await call_every(self._peers("Ingress"), "forget", deadline)
-            if self._args.ingress.has_any(TASKS):
+            if self._args.ingress.has_any(WORKED):
                 await call_awake(self._peers("Worker"), "forget", deadline)
 
 
@@ -268,7 +268,7 @@ def build(args: RagArgs) -> Application:
         if args.reranker is not None:
             parts["reranker"] = _deployment(Reranker).bind(args.reranker)
     worker = None
-    if args.ingress.has_any(TASKS):
+    if args.ingress.has_any(WORKED):
         worker = _deployment(Worker).bind(args.ingress, RagGraph, args, **parts)
     return _deployment(Ingress).bind(args.ingress, RagGraph, args, worker=worker, **parts)
 

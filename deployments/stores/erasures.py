@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from deployments.errors import NotFound
 from deployments.stores import schema
-from deployments.stores.batches.erasure import erase_lines
+from deployments.stores.batches.erasing import erase_lines
 from deployments.stores.collections import require_collection
 from deployments.stores.content import BUILT_IN
 from deployments.stores.damage import check_document, damaged
@@ -73,7 +73,7 @@ class ErasureStore:
                 self._suppressions.add(connection, [("subject", scope.tenant, scope.subject)])
             connection.execute(insert(schema.erasures).values(_values(erasure)))
             paths = [path_of(one.tenant, one.name) for one in collections]
-            erase_lines(connection, scope.tenant, paths)
+            erase_lines(connection, scope, paths)
             if scope.subject is not None:
                 erase_feedback(connection, scope.tenant, scope.subject)
             erase_tasks(connection, scope, paths)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, Row, Table, delete, insert, inspect, select
 
 from deployments.stores import schema
+from deployments.stores.batches.erasing import erase_restored_lines
 from deployments.stores.ids import utc_now
 from deployments.stores.removal import delete_collection, delete_documents, documents_of, pages
 from deployments.stores.tasks.erasing import erase_restored_tasks
@@ -99,6 +100,7 @@ class Suppressions:
             _put(restored, schema.erasures, "id", receipts)
             self.reapply(restored)
             erase_restored_tasks(restored)
+            erase_restored_lines(restored)
 
         return after
 

@@ -220,6 +220,8 @@ class FileStore:
 
 
 def _remove_rows(connection: Connection, rows: Sequence[Row[Any]]) -> None:
+    """Remove files, then the lines that they consist of: erasure holds them in this order, too."""
+    _remove(connection, [row.id for row in rows])
     for row in rows:
         if row.view:
             of_view = (
@@ -227,7 +229,6 @@ def _remove_rows(connection: Connection, rows: Sequence[Row[Any]]) -> None:
                 LINES.c.is_failed.is_(row.view == "errors"),
             )
             connection.execute(delete(LINES).where(*of_view))
-    _remove(connection, [row.id for row in rows])
 
 
 def _remove(connection: Connection, ids: Sequence[str]) -> None:

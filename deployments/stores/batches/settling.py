@@ -11,8 +11,15 @@ import orjson
 from sqlalchemy import Connection, Row, bindparam, func, select, update
 
 from deployments.stores import schema
-from deployments.stores.batches.rows import BATCHES, OUTPUT, fault_values, insert_file, moved
-from deployments.stores.database import Database
+from deployments.stores.batches.rows import (
+    BATCHES,
+    FILES,
+    OUTPUT,
+    fault_values,
+    insert_file,
+    moved,
+)
+from deployments.stores.database import Database, hold_table
 from deployments.stores.ids import microseconds, new_id
 from deployments.types.batches import BATCH_ENDS, BatchEnd, LineFault
 from deployments.types.tasks import ENDED
@@ -81,6 +88,7 @@ def complete(database: Database, id_: str, now: int) -> None:
         row = connection.execute(held).one_or_none()
         if row is None or row.status in BATCH_ENDS:
             return
+        hold_table(connection, FILES)  # an erasure changes sizes of files that are there
         values = {
             **moved(row, row.verdict, now),
             "output_file_id": _make_file(connection, row, "output", now),

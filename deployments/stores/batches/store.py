@@ -7,6 +7,7 @@ know how lines are done (``attempts.py``).
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -156,7 +157,8 @@ class BatchStore:
                 settling.decide(connection, row, verdict, now)
         settling.complete(self._database, found.id, now)
         if found.task_status in ("PENDING", "RUNNING"):
-            self._tasks.cancel(found.tenant, found.task_id)
+            with suppress(NotFound):  # it ended meanwhile, and was removed
+                self._tasks.cancel(found.tenant, found.task_id)
         with self._database.read() as connection:
             return batch_of(connection.execute(statement).one())
 

@@ -1,6 +1,7 @@
 """Health, readiness, documentation, and the whole surface under generated requests."""
 
 import re
+from tempfile import mkdtemp
 
 import httpx
 import schemathesis
@@ -9,6 +10,12 @@ from hypothesis import HealthCheck, settings
 from deployments.errors import EngineFailed
 from deployments.ingress.app import build_app
 from deployments.ingress.openapi import BODIES
+from deployments.ingress.tasks.threaded import ThreadedTasks
+from deployments.stores.batches.opening import open_batches
+from deployments.stores.database import Database
+from deployments.stores.grouping import GroupedWrites
+from deployments.stores.migrations import migrate
+from deployments.stores.tasks.store import TaskStore
 from deployments.types import Document
 from tests.unit.ingress.conftest import (
     ARGS,
@@ -109,8 +116,19 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
 def _described_app() -> object:
     graph = FakeGraph()
     graph.stored["docs"] = {"d1": Document(id="d1", text="Ray Serve", title="Ray")}
+    url = f"sqlite:///{mkdtemp(prefix='rs-')}/ragserve.db"
+    migrate(url)
+    database = Database(url)
+    tasks = TaskStore(database, GroupedWrites(database, "tasks"))
     return build_app(
-        graph, FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
+        graph,
+        FakeKeys(),
+        ARGS,
+        extract=extract,
+        factors=FakeFactors(),
+        replays=UNTOUCHED,
+        tasks=ThreadedTasks(tasks, ARGS.tasks.max_waiting),
+        batches=open_batches(database, tasks),
     )
 
 

@@ -8,11 +8,14 @@ from sqlalchemy import select
 from deployments.errors import InvalidRequest, NotFound, RateLimited
 from deployments.stores import schema
 from deployments.stores.batches import settling
-from deployments.stores.batches.erasure import erase_lines
+from deployments.stores.batches.erasing import erase_lines, erase_restored_lines
+from deployments.stores.erasures import ErasureStore
 from deployments.stores.tasks.queue import LATE
 from deployments.types.batches import LineCounts, LineFault
+from deployments.types.erasure import ErasureScope
 from deployments.types.tasks import LOWEST, TaskEnd
 from tests.unit.stores.batches.conftest import DAY_S, Desk, result
+from tests.unit.stores.material import doc, put
 
 GONE = {"message": "the key does not work", "code": "invalid_api_key", "param": None}
 
@@ -227,30 +230,62 @@ def test_end_that_was_cut_off_is_ended_by_the_next_who_looks(
     assert len(desk.files.find("acme", limit=9, after="", is_ascending=True, purpose="")) == 3
 
 
+def erase(desk: Desk, tenant: str, *paths: str) -> int:
+    only = paths[0] if paths else None
+    with desk.database.write() as connection:
+        return erase_lines(connection, ErasureScope(tenant=tenant, collection=only), paths)
+
+
 def test_erased_collection_is_in_no_file(desk: Desk) -> None:
     batch = desk.begun(4, ["acme/a", "acme/b", "acme/a"])
     desk.done(batch, 1, 2, 3, 4, failed=[3])
     final = desk.attempts.finish(batch.id, 1)
     assert final is not None
-    assert erased(desk, "rival", ["acme/a"]) == 0
-    assert erased(desk, "acme", ["acme/a", "acme/z"]) == 2
+    assert erase(desk, "rival", "acme/a") == 0
+    assert erase(desk, "acme", "acme/a", "acme/z") == 2
     assert desk.text(final.output_file_id) == b'{"n": 2}\n{"n": 4}\n'
     assert desk.text(final.error_file_id) == b""
-    sizes = [desk.files.get("acme", id_ or "").num_bytes for id_ in (final.output_file_id,)]
-    assert sizes == [18]
-    assert erased(desk, "acme", ["acme/a"]) == 0
+    assert desk.files.get("acme", final.output_file_id or "").num_bytes == 18
+    assert erase(desk, "acme", "acme/a") == 0
+    assert erase(desk, "acme") == 1  # a person's documents, wherever they were
+    assert desk.text(final.output_file_id) == b'{"n": 4}\n'
 
 
 def test_answer_begun_before_an_erasure_is_not_taken(desk: Desk) -> None:
     batch = desk.begun(2, ["acme/a"])
     before = desk.attempts.open_lines(batch.id, 1, 2)
-    erased(desk, "acme", ["acme/a"])
+    erase(desk, "acme", "acme/a")
     results = [result(line.number, line.epoch) for line in before]
     assert desk.attempts.record(batch.id, 1, results) == LineCounts(2, 1, 0)
     (again,) = desk.attempts.open_lines(batch.id, 1, 2)
     assert again.number == 1
     counts = desk.attempts.record(batch.id, 1, [result(1, again.epoch)])
     assert counts == LineCounts(2, 2, 0)
+
+
+def test_erasing_documents_erases_what_was_said_of_them(desk: Desk) -> None:
+    put(desk.database, [doc("d", "a secret")], collection="acme/a")
+    batch = desk.begun(2, ["acme/a"])
+    desk.done(batch, 1, 2)
+    store = ErasureStore(desk.database, b"pepper" * 8)
+    store.erase(ErasureScope(tenant="acme", collection="acme/a", document_ids=("d",)))
+    final = desk.attempts.finish(batch.id, 1)
+    assert final is not None
+    assert desk.text(final.output_file_id) == b'{"n": 2}\n'
+
+
+def test_restored_backup_brings_no_erased_answer_back(desk: Desk) -> None:
+    put(desk.database, [doc("d", "a secret")], collection="acme/a")
+    batch = desk.begun(2, ["acme/a"])
+    store = ErasureStore(desk.database, b"pepper" * 8)
+    store.erase(ErasureScope(tenant="acme", collection="acme/a", document_ids=("d",)))
+    (line, _) = desk.attempts.open_lines(batch.id, 1, 2)
+    desk.attempts.record(batch.id, 1, [result(1, line.epoch), result(2)])  # as of before
+    with desk.database.write() as connection:
+        erase_restored_lines(connection)
+    final = desk.attempts.finish(batch.id, 1)
+    assert final is not None
+    assert desk.text(final.output_file_id) == b'{"n": 2}\n'
 
 
 def test_deleted_output_takes_its_lines_along(desk: Desk) -> None:
