@@ -16,10 +16,10 @@ from cluster.ingest import ingest
 from cluster.keys import keys
 from cluster.logs import logs
 from cluster.models import models
-from cluster.tasks import tasks
 from cluster.search import search
 from cluster.status import status
 from cluster.stored import collections, documents
+from cluster.tasks import tasks
 from cluster.transfer import export, import_
 from cluster.up import up
 
