@@ -199,6 +199,8 @@ Interface = Literal[
     "keys",
     "audit",
     "totp",
+    "feedback",
+    "files",
     "tasks",
 ]
 """Parts of the HTTP surface that can be left out (``ingress/interfaces.py``)."""
@@ -307,6 +309,33 @@ class RpcArgs(Args):
     )
 
 
+class BatchesArgs(Args):
+    """How much may be kept in files, and how batches of them are done.
+
+    A file comes in one request, so it is bounded by `max_body_bytes`, too.
+    """
+
+    concurrency: int = Field(
+        default=16, ge=1, le=1024, description="lines of a batch at once, where there is room"
+    )
+    max_lines: int = Field(default=50_000, ge=1, le=1_000_000, description="of a batch")
+    max_line_bytes: int = Field(default=1024 * 1024, ge=1024, description="of a batch's input")
+    max_under_way: int = Field(
+        default=32, ge=1, description="batches of a tenant that have not ended"
+    )
+    max_file_bytes: int = Field(default=200 * 1024 * 1024, ge=1)
+    max_files: int = Field(default=1000, ge=1, description="of a tenant")
+    max_total_bytes: int = Field(
+        default=2 * 1024 * 1024 * 1024, ge=1, description="of all files of a tenant"
+    )
+    kept_days: int = Field(
+        default=30,
+        ge=1,
+        le=3650,
+        description="for inputs and outputs of batches, where nobody says; other files stay",
+    )
+
+
 class IngressArgs(Args):
     """Limits that the ingress puts on every request."""
 
@@ -341,6 +370,7 @@ class IngressArgs(Args):
         default=512, ge=1, description="of an answer whose request does not say, until it is there"
     )
     rpc: RpcArgs = RpcArgs()
+    batches: BatchesArgs = BatchesArgs()
     tasks: TasksArgs = TasksArgs()
     second_factor: Literal["required", "enrolled"] = Field(
         default="required",

@@ -85,7 +85,7 @@ class Erasing:
         async with self._room:
             collection_ids = [part.collection_id for part in erasure.parts]
             work: dict[tuple[Place, ...], Work] = {
-                ("database",): partial(self._shards.ask, "vacuum"),
+                ("database", "tasks"): partial(self._shards.ask, "vacuum"),
                 ("indexes", "snapshots"): partial(self._shards.ask_every, "purge", collection_ids),
                 ("caches",): self._forget,
             }

@@ -41,10 +41,14 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     **dict.fromkeys(("finetuneModel", "listTunings", "getTuning", "cancelTuning"), "finetune"),
     "deleteTuning": "finetune",
     **dict.fromkeys(("listModels", "retrieveModel"), ANY_KEY),
+    **dict.fromkeys(("uploadFile", "listFiles", "getFile", "getFileContent"), "tasks"),
+    **dict.fromkeys(("deleteFile", "createBatch", "listBatches", "getBatch"), "tasks"),
+    "cancelBatch": "tasks",
     "metrics": "metrics",
     **dict.fromkeys(("enrollTotp", "confirmTotp", "getTotp", "removeTotp"), ANY_KEY),
     **dict.fromkeys(("createKey", "listKeys", "getKey", "rotateKey", "revokeKey"), "admin"),
     **dict.fromkeys(("listAudit", "verifyAudit"), "audit"),
+    **dict.fromkeys(("giveFeedback", "listFeedback"), "feedback"),
     **dict.fromkeys(("inferAsync", "inferBatch"), "inference"),
     **dict.fromkeys(("listTasks", "getTask", "followTask"), "tasks"),
     **dict.fromkeys(("cancelTask", "removeTask", "retryTask"), "tasks"),
@@ -70,7 +74,8 @@ CHANGES: Final = frozenset(
         *("finetuneModel", "cancelTuning", "deleteTuning"),
         *("createKey", "rotateKey", "revokeKey"),
         *("enrollTotp", "confirmTotp", "removeTotp"),
-        *("inferAsync", "cancelTask", "removeTask", "retryTask"),
+        *("uploadFile", "deleteFile", "createBatch", "cancelBatch"),
+        *("inferAsync", "cancelTask", "removeTask", "retryTask", "giveFeedback"),
     }
 )
 """Operations that change what is stored: written down before they begin, and before they answer."""
@@ -87,6 +92,7 @@ READS: Final = frozenset(
 CREATING: Final = frozenset(
     {
         *("createCollection", "index", "import", "export", "erase"),
+        *("uploadFile", "createBatch"),
         *("loadModel", "finetuneModel", "createKey", "rotateKey", "inferAsync"),
     }
 )

@@ -31,6 +31,8 @@ from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
 from deployments.ingress.tasks.inner import InnerCalls
 from deployments.ingress.tasks.threaded import Tasks
+from deployments.stores.batches.opening import BatchStores
+from deployments.stores.feedback import FeedbackStore
 from deployments.stores.limits.admission import LimitStore
 from deployments.stores.replays import Replays
 
@@ -65,6 +67,8 @@ def build_surface(
     limits: LimitStore | None = None,
     answers: AnswerCache | None = None,
     tasks: Tasks | None = None,
+    batches: BatchStores | None = None,
+    feedback: FeedbackStore | None = None,
 ) -> Surface:
     """Return the application.
 
@@ -82,6 +86,8 @@ def build_surface(
         is_behind_serve: whether Serve names the requests, and echoes their names.
         limits: where it is counted what limits are for; without, what has limits is refused.
         answers: those that need not be computed again; None: all are computed.
+        batches: where files and batches are kept; None: they are refused.
+        feedback: where it is kept; None: it is refused.
         tasks: where work is put in that outlives its request; None: such work is refused.
     """
     metrics = metrics or Metrics()
@@ -102,6 +108,8 @@ def build_surface(
         audit,
         answers,
         tasks,
+        batches,
+        feedback,
     )
     routers = [router_of(services) for router_of in router_factories(args.interfaces)]
     routes = [route for router in routers for route in router.routes]

@@ -17,7 +17,9 @@ from deployments.ingress.second_factor import ThreadedFactors
 from deployments.ingress.services import MetricsSource
 from deployments.ingress.tasks.threaded import ThreadedTasks
 from deployments.stores.audit.log import open_audit
+from deployments.stores.batches.opening import open_batches
 from deployments.stores.database import Database
+from deployments.stores.feedback import FeedbackStore
 from deployments.stores.grouping import GroupedWrites
 from deployments.stores.keys import open_keys
 from deployments.stores.limits.opening import open_limits
@@ -59,6 +61,7 @@ class Assembly:
         self._factors = ThreadedFactors(SecondFactors(self.database, settings.state_path))
         store = TaskStore(self.database, self.writes)
         self._tasks = ThreadedTasks(store, args.tasks.max_waiting, tell)
+        self.batches = open_batches(self.database, store, tell)
 
     def queue(self) -> TaskQueue:
         """Return the tasks as a new worker has them."""
@@ -81,6 +84,8 @@ class Assembly:
             limits=self.limits,
             answers=self.answers,
             tasks=self._tasks,
+            batches=self.batches,
+            feedback=FeedbackStore(self.database),
         )
 
     async def close(self) -> None:

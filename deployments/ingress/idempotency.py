@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -48,7 +49,7 @@ class Idempotency:
             key.id,
             f"{operation} {request.url.path}?{request.url.query}",
             said,
-            await request.body(),
+            await _body(request),
             self._patience_s,
         )
         if isinstance(begun, Answer):
@@ -69,3 +70,16 @@ class Idempotency:
         else:
             await asyncio.to_thread(self._store.give_up, ticket)
         return response
+
+
+async def _body(request: Request) -> bytes:
+    """Return what two requests have in common that ask for the same.
+
+    A form's boundary is made up anew whenever it is sent.
+    """
+    body = await request.body()
+    content_type = request.headers.get("content-type", "")
+    if not content_type.startswith("multipart/form-data"):
+        return body
+    _, boundary = parse_options_header(content_type)
+    return body.replace(boundary.get(b"boundary") or b"\r\n", b"")

@@ -31,6 +31,8 @@ ROUTERS: Final[Mapping[Interface, str]] = {
     "keys": "native.keys:keys_router",
     "audit": "native.audit:audit_router",
     "totp": "native.second_factors:second_factors_router",
+    "feedback": "native.feedback:feedback_router",
+    "files": "openai.files:files_router",
     "tasks": "native.tasks:tasks_router",
 }
 ALWAYS: Final = ("openai.models:models_router", "native.operations:operations_router")

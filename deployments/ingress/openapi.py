@@ -14,8 +14,10 @@ from pydantic.json_schema import models_json_schema
 from deployments.ingress.access import PUBLIC, RULES
 from deployments.ingress.schemas import (
     audit,
+    batch_states,
     cleaned,
     compatible,
+    feedback_states,
     generated,
     keys,
     model_states,
@@ -28,12 +30,14 @@ from deployments.ingress.schemas import (
     tuning_states,
 )
 from deployments.ingress.schemas.base import Schema
+from deployments.ingress.schemas.batches import CreateBatch
 from deployments.ingress.schemas.cleaning import CleanRequest
 from deployments.ingress.schemas.collections import CreateCollection, UpdateCollection
 from deployments.ingress.schemas.data import IndexRequest, VectorizeRequest
 from deployments.ingress.schemas.dify import DifyRetrieval
 from deployments.ingress.schemas.embeddings import EmbeddingRequest
 from deployments.ingress.schemas.erasures import EraseRequest
+from deployments.ingress.schemas.feedback import GiveFeedback
 from deployments.ingress.schemas.keys import CreateKey, RotateKey
 from deployments.ingress.schemas.models import LoadModel, SwitchModel, UnloadModel
 from deployments.ingress.schemas.native import InferenceRequest
@@ -53,6 +57,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     CleanRequest,
     CompletionRequest,
     ConfirmFactor,
+    CreateBatch,
     CreateCollection,
     CreateKey,
     DifyRetrieval,
@@ -61,6 +66,7 @@ BODIES: tuple[type[BaseModel], ...] = (
     ImportRequest,
     EraseRequest,
     FinetuneModel,
+    GiveFeedback,
     IndexRequest,
     InferenceRequest,
     LoadModel,
@@ -77,8 +83,10 @@ ANSWERS: tuple[type[BaseModel], ...] = tuple(
     model
     for module in (
         audit,
+        batch_states,
         cleaned,
         compatible,
+        feedback_states,
         generated,
         keys,
         model_states,

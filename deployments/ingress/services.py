@@ -41,6 +41,8 @@ from deployments.ingress.second_factor import SecondFactorCheck
 from deployments.ingress.sse import Encoder, EventStream
 from deployments.ingress.tasks.threaded import Tasks
 from deployments.ingress.tenant_graph import TenantGraph
+from deployments.stores.batches.opening import BatchStores
+from deployments.stores.feedback import FeedbackStore
 from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -110,6 +112,22 @@ class Services:
     audit: Audit | None = None
     answers: AnswerCache | None = None
     _tasks: Tasks | None = None
+    _batches: BatchStores | None = None
+    _feedback: FeedbackStore | None = None
+
+    @property
+    def feedback(self) -> FeedbackStore:
+        """Return where feedback is kept; raises StoreUnavailable."""
+        if self._feedback is None:
+            raise StoreUnavailable("there is nowhere to keep feedback")
+        return self._feedback
+
+    @property
+    def batches(self) -> BatchStores:
+        """Return where files and batches are kept; raises StoreUnavailable."""
+        if self._batches is None:
+            raise StoreUnavailable("there is nowhere to keep files")
+        return self._batches
 
     @property
     def has_tasks(self) -> bool:

@@ -10,7 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, Engine, ExceptionContext, Select, create_engine, event, text
+from sqlalchemy import (
+    Connection,
+    Engine,
+    ExceptionContext,
+    Select,
+    Table,
+    create_engine,
+    event,
+    text,
+)
 from sqlalchemy.engine import make_url
 
 from deployments.stores import sqlite
@@ -21,6 +30,9 @@ log = logging.getLogger(__name__)
 
 MIGRATION_LOCK = 0x7261677365727665
 """PostgreSQL advisory lock: `ragserve` in ASCII."""
+
+ERASABLE = "chunks, documents, removed_chunks, tasks, task_events, batch_lines, feedback"
+"""The tables of which erasure deletes content."""
 
 
 class Database:
@@ -197,7 +209,7 @@ class Database:
                 return
             autocommit = self._engine.execution_options(isolation_level="AUTOCOMMIT")
             with autocommit.connect() as connection:
-                connection.execute(text("VACUUM (FULL) chunks, documents, removed_chunks"))
+                connection.execute(text(f"VACUUM (FULL) {ERASABLE}"))
 
     def check(self) -> None:
         """Raise StoreUnavailable unless the database answers; look for lost commits anew."""
@@ -210,6 +222,15 @@ class Database:
         self._engine.dispose()
         while self._idle:
             self._idle.pop().close()
+
+
+def hold_table(connection: Connection, table: Table) -> None:
+    """Keep all others from writing a table, and from holding rows of it, until the commit.
+
+    Those who hold rows now are waited for. SQLite's writers are alone anyway.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE"))
 
 
 def _on_sqlite_error(context: ExceptionContext) -> None:

@@ -1,9 +1,9 @@
 """Erasure: documents that must be gone, and the receipt that says where they still are.
 
-Erasing hides documents at once: one transaction deletes them, writes the receipt, and raises the
-collection's epoch, by which every index and snapshot made before it is known to be unclean. What is
-left in files and memories is then removed place by place; ``graphs/erasing.py`` sees to that, again
-after a crash. It does not know replicas or files.
+Erasing hides documents at once: one transaction deletes them and what tasks hold of them, writes
+the receipt, and raises the collection's epoch, by which every index and snapshot made before it is
+known to be unclean. What is left in files and memories is then removed place by place;
+``graphs/erasing.py`` sees to that, again after a crash. It does not know replicas or files.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,12 +14,15 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from deployments.errors import NotFound
 from deployments.stores import schema
+from deployments.stores.batches.erasure import erase_lines
 from deployments.stores.collections import require_collection
 from deployments.stores.content import BUILT_IN
 from deployments.stores.damage import check_document, damaged
 from deployments.stores.database import Database
+from deployments.stores.feedback import erase_feedback
 from deployments.stores.ids import new_id, utc_now
 from deployments.stores.metadata import MetadataIndex
+from deployments.stores.paths import path_of
 from deployments.stores.removal import (
     READ_PAGE,
     delete_collection,
@@ -28,6 +31,7 @@ from deployments.stores.removal import (
     pages,
 )
 from deployments.stores.suppressions import Suppressions
+from deployments.stores.tasks.erasing import erase_tasks
 from deployments.types import (
     PLACES,
     ErasedPart,
@@ -55,10 +59,8 @@ class ErasureStore:
             StoreUnavailable: the database did not answer; safe to retry.
         """
         with self._database.write() as connection:
-            parts = [
-                self._erase_from(connection, collection, scope)
-                for collection in _collections(connection, scope)
-            ]
+            collections = _collections(connection, scope)
+            parts = [self._erase_from(connection, one, scope) for one in collections]
             erasure = Erasure(
                 id=new_id("era"),
                 tenant=scope.tenant,
@@ -70,6 +72,11 @@ class ErasureStore:
             if scope.kind == "subject":
                 self._suppressions.add(connection, [("subject", scope.tenant, scope.subject)])
             connection.execute(insert(schema.erasures).values(_values(erasure)))
+            paths = [path_of(one.tenant, one.name) for one in collections]
+            erase_lines(connection, scope.tenant, paths)
+            if scope.subject is not None:
+                erase_feedback(connection, scope.tenant, scope.subject)
+            erase_tasks(connection, scope, paths)
         return erasure
 
     def get(self, tenant: str, erasure_id: str) -> Erasure:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from deployments.errors import StoreUnavailable
+from deployments.errors import RagError, StoreUnavailable
 from deployments.stores.database import Database
 
 MAX_GROUP = 256
@@ -37,9 +37,14 @@ class GroupedWrites:
         """Have something written; the future is done when it is on the disk, or not at all.
 
         Args:
-            write: may be called again, on another connection, when its group fails.
+            write: may be called again, on another connection, when its group fails. A RagError of
+                its own it raises before it has changed anything: the others go on.
 
-        The future raises what `write` raises, or StoreUnavailable.
+        The future raises what `write` raises, or StoreUnavailable; then whether it is written is
+        not known.
+
+        Raises:
+            StoreUnavailable: this is closed.
         """
         done: Future[Result] = Future()
         done.set_running_or_notify_cancel()  # whoever waits may leave; it is written
@@ -63,9 +68,8 @@ class GroupedWrites:
 
     def _run(self) -> None:
         while group := self._next():
-            if len(group) == 1 or not self._write(group):
-                for one in group:
-                    self._write_alone(one)
+            if not self._write(group):
+                self._write_each(group)
 
     def _next(self) -> list[Waiting]:
         with self._changed:
@@ -73,22 +77,34 @@ class GroupedWrites:
             return [self._waiting.popleft() for _ in range(min(MAX_GROUP, len(self._waiting)))]
 
     def _write(self, group: Sequence[Waiting]) -> bool:
-        """Write several in one transaction; False: nothing of it is written."""
+        """Write several in one transaction; False: it failed, and each is to be tried alone."""
         try:
             with self._database.write() as connection:
-                results = [write(connection) for write, _ in group]
-        except Exception:  # which one it was shows when each is tried alone
-            return False
-        for (_, done), result in zip(group, results, strict=True):
-            done.set_result(result)
+                outcomes = [_outcome(write, connection) for write, _ in group]
+        except Exception as error:  # which one it was shows when each is tried alone
+            if len(group) == 1:
+                group[0][1].set_exception(error)
+            return len(group) == 1
+        for (_, done), (result, refusal) in zip(group, outcomes, strict=True):
+            if refusal is None:
+                done.set_result(result)
+            else:
+                done.set_exception(refusal)
         return True
 
-    def _write_alone(self, one: Waiting) -> None:
-        write, done = one
-        try:
-            with self._database.write() as connection:
-                result = write(connection)
-        except Exception as error:  # whatever it is, the thread goes on: others wait for it
-            done.set_exception(error)
-        else:
-            done.set_result(result)
+    def _write_each(self, group: Sequence[Waiting]) -> None:
+        """Write each alone; where the database does not answer, none of the rest waits for it."""
+        for index, one in enumerate(group):
+            self._write([one])
+            error = one[1].exception()
+            if isinstance(error, StoreUnavailable):
+                for _, done in group[index + 1 :]:
+                    done.set_exception(StoreUnavailable(error.message))
+                return
+
+
+def _outcome(write: Write, connection: Connection) -> tuple[Any, RagError | None]:
+    try:
+        return write(connection), None
+    except RagError as refusal:  # the database's own errors are none yet: these end the transaction
+        return None, refusal

@@ -38,14 +38,21 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from deployments.stores.batch_tables import batch_lines, batches, file_parts, files
+from deployments.stores.feedback_tables import feedback
 from deployments.stores.table_metadata import metadata
 from deployments.stores.task_tables import task_events, task_workers, tasks, webhook_deliveries
 
 __all__ = [
+    "batch_lines",
+    "batches",
     "chunks",
     "collections",
     "documents",
     "erasures",
+    "feedback",
+    "file_parts",
+    "files",
     "keys",
     "leases",
     "metadata",

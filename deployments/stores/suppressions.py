@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, Table, delete, insert, inspect, select
 from deployments.stores import schema
 from deployments.stores.ids import utc_now
 from deployments.stores.removal import delete_collection, delete_documents, documents_of, pages
+from deployments.stores.tasks.erasing import erase_restored_tasks
 
 Name = Sequence[str | None]
 """What was erased: its kind, and where it was."""
@@ -97,6 +98,7 @@ class Suppressions:
             _put(restored, schema.suppressions, "digest", suppressed)
             _put(restored, schema.erasures, "id", receipts)
             self.reapply(restored)
+            erase_restored_tasks(restored)
 
         return after
 

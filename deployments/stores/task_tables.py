@@ -56,7 +56,7 @@ tasks = Table(
     Column("error", JSON),
     Column("usage", JSON),
     Column("webhook", Text, nullable=False),
-    Index(None, "status", "priority", "id"),
+    Index(None, "status", "priority", "tenant", "id"),
     Index(None, "tenant", "id"),
     Index(None, "tenant", "status"),
     Index(None, "expires_at"),
@@ -94,5 +94,6 @@ webhook_deliveries = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("ended_at", BigInteger),
     Index(None, "status", "next_at"),
-    Index(None, "tenant", "subject"),
+    Index(None, "tenant", "id"),
+    Index(None, "subject"),
 )

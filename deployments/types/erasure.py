@@ -7,13 +7,15 @@ from deployments.types.filters import MetadataFilter
 
 ErasureKind = Literal["documents", "filter", "collection", "subject"]
 
-Place = Literal["database", "indexes", "snapshots", "caches"]
+Place = Literal["database", "indexes", "snapshots", "caches", "tasks"]
 """Where documents are kept; an erasure is complete when each place is clean.
 
 `caches` are what models keep of texts that they have read, to read the like of them faster.
+`tasks` are what was asked, answered and said of them by work that outlives its request; they are
+rows like the documents. A receipt from before there were tasks does not have the place.
 """
 
-PLACES: tuple[Place, ...] = ("database", "indexes", "snapshots", "caches")
+PLACES: tuple[Place, ...] = ("database", "indexes", "snapshots", "caches", "tasks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,6 +73,7 @@ def test_a20_erased_text_is_in_no_file(stack: Stack, client: httpx.Client, how: 
         "indexes",
         "snapshots",
         "caches",
+        "tasks",
     ]
     assert not files_with(stack.state_dir, f"{SECRET}ann")
     if how == "all":

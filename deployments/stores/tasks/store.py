@@ -9,27 +9,27 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from deployments.errors import Conflict, NotFound, RateLimited
 from deployments.stores import schema
 from deployments.stores.database import Database
 from deployments.stores.grouping import GroupedWrites
 from deployments.stores.ids import microseconds, new_id
+from deployments.stores.tasks.ending import BRIEF, ended
 from deployments.stores.tasks.notices import announce
+from deployments.stores.tasks.removing import remove_task
 from deployments.stores.tasks.rows import seconds, state_of, values_of
 from deployments.types.tasks import ENDED, UNENDED, TaskEvent, TaskOrder, TaskState, TaskStatus
 
 TASKS = schema.tasks
 EVENTS = schema.task_events
-DELIVERIES = schema.webhook_deliveries
 
 FULL_RETRY_S = 30
 ROOM_AGE_S = 1.0
 """For how long a count of a tenant's tasks is good; several ingresses may exceed it together."""
 
 MAX_TENANTS = 10_000
-SUMMARY = [column for column in TASKS.c if column.name not in ("body", "output")]
 ONE = select(TASKS).where(TASKS.c.id == bindparam("id"), TASKS.c.tenant == bindparam("tenant"))
 STATUS = select(TASKS.c.status).where(
     TASKS.c.id == bindparam("id"), TASKS.c.tenant == bindparam("tenant")
@@ -82,9 +82,6 @@ class TaskStore:
 
     def get(self, tenant: str, id_: str) -> TaskState:
         """Return a task of a tenant's; raises NotFound."""
-        rows = self._database.rows(ONE, {"id": id_, "tenant": tenant})
-        if not rows:
-            raise unknown()
         with self._database.read() as connection:
             row = connection.execute(ONE, {"id": id_, "tenant": tenant}).one_or_none()
         if row is None:
@@ -109,7 +106,7 @@ class TaskStore:
         key_id: str | None = None,
     ) -> list[TaskState]:
         """Return tasks without their outputs, the newest first; those older than `before`."""
-        statement = select(*SUMMARY).where(TASKS.c.tenant == tenant)
+        statement = select(*BRIEF).where(TASKS.c.tenant == tenant)
         if before:
             statement = statement.where(TASKS.c.id < before)
         if status is not None:
@@ -171,9 +168,7 @@ class TaskStore:
             row = _require(connection, TASKS.c.id == id_, TASKS.c.tenant == tenant)
             if row.status not in ENDED:
                 raise Conflict("the task has not ended: cancel it first")
-            connection.execute(delete(EVENTS).where(EVENTS.c.task_id == id_))
-            connection.execute(delete(DELIVERIES).where(DELIVERIES.c.subject == id_))
-            connection.execute(delete(TASKS).where(TASKS.c.id == id_))
+            remove_task(connection, id_)
 
     def _take_room(self, connection: Connection, tenant: str, max_waiting: int) -> None:
         """Count what a tenant has waiting, unless that was done a moment ago; of one thread."""
@@ -197,16 +192,6 @@ def unknown() -> NotFound:
     return NotFound("there is no task with this id")
 
 
-def ended(row: Row[Any], status: TaskStatus, now: int) -> dict[str, Any]:
-    """Return what changes of a row when its task ends."""
-    return {
-        "status": status,
-        "owner": "",
-        "completed_at": now,
-        "expires_at": now + row.kept_us,
-    }
-
-
 def anew(row: Row[Any]) -> dict[str, Any]:
     """Return what changes of a row when its task begins its life again."""
     return {
@@ -218,8 +203,12 @@ def anew(row: Row[Any]) -> dict[str, Any]:
         "retry_at": 0,
         "deadline": 0,
         "expires_at": 0,
+        "started_at": None,
         "completed_at": None,
+        "progress": [0, 0, 0],
+        "output": None,
         "error": None,
+        "usage": None,
     }
 
 
@@ -228,7 +217,7 @@ def _row(connection: Connection, id_: str) -> Row[Any] | None:
 
 
 def _require(connection: Connection, *where: Any) -> Row[Any]:
-    row = connection.execute(select(*SUMMARY).where(*where).with_for_update()).one_or_none()
+    row = connection.execute(select(*BRIEF).where(*where).with_for_update()).one_or_none()
     if row is None:
         raise unknown()
     return row

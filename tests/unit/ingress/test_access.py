@@ -29,6 +29,8 @@ VALUES = {
     "key_id": f"key_{'0' * 32}",
     "tuning_id": f"tun_{'0' * 32}",
     "task_id": f"task_{'0' * 32}",
+    "file_id": f"file_{'0' * 32}",
+    "batch_id": f"batch_{'0' * 32}",
 }
 Operation = tuple[str, str, str]
 

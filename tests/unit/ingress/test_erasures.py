@@ -25,6 +25,7 @@ async def test_receipt_says_where_and_when(client: httpx.AsyncClient, graph: Fak
         "indexes",
         "snapshots",
         "caches",
+        "tasks",
     }
     assert all(place["clean_at"] for place in receipt["places"])
     again = await client.get(f"/v1/data/erasures/{receipt['id']}")

@@ -87,7 +87,9 @@ WITHOUT_COLLECTION = {
     *("clean", "vectorize", "createEmbedding", "rerankV1", "rerankV2", "rerank"),
     *("health", "ready", "metrics", "getErasure"),
     *("inferAsync", "inferBatch", "listTasks", "getTask", "followTask"),
-    *("cancelTask", "removeTask", "retryTask"),
+    *("cancelTask", "removeTask", "retryTask", "giveFeedback", "listFeedback"),
+    *("uploadFile", "listFiles", "getFile", "getFileContent", "deleteFile"),
+    *("createBatch", "listBatches", "getBatch", "cancelBatch"),
 }
 REFUSED_FOR_ALL = {"createCollection": 409, "createCompletion": 400}
 """What an existing collection of one's own answers to, where that is no success."""

@@ -62,17 +62,21 @@ def _postgresql(request: pytest.FixtureRequest, is_migrated: bool) -> Iterator[s
 
 
 @pytest.fixture
-def database_bytes(request: pytest.FixtureRequest, database: Database) -> Callable[[], bytes]:
-    """Return what closes the database and reads every byte that it has on the disk."""
+def database_bytes(request: pytest.FixtureRequest, database: Database) -> Callable[..., bytes]:
+    """Return what closes the database and reads every byte that it has on the disk.
 
-    def read() -> bytes:
+    With `has_log=False` without PostgreSQL's write-ahead log, which its server recycles in time.
+    """
+
+    def read(*, has_log: bool = True) -> bytes:
         database.close()
         if database.is_sqlite:
             folder = request.getfixturevalue("tmp_path") / "state"
             return b"".join(file.read_bytes() for file in folder.iterdir())
         server: Postgres = request.getfixturevalue("postgres")
         server.run("CHECKPOINT")
-        return b"".join(file.read_bytes() for file in server.files())
+        files = (file for file in server.files() if has_log or "pg_wal" not in file.parts)
+        return b"".join(file.read_bytes() for file in files)
 
     return read
 

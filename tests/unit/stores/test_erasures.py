@@ -13,6 +13,7 @@ from deployments.stores.collections import CollectionStore
 from deployments.stores.database import Database
 from deployments.stores.documents import DocumentStore
 from deployments.stores.erasures import ErasureStore
+from deployments.stores.ids import utc_now
 from deployments.stores.search import Searcher
 from deployments.stores.suppressions import Suppressions
 from deployments.types import Condition, ErasureScope, SearchRequest
@@ -142,10 +143,29 @@ def test_receipt_is_complete_when_every_place_is_clean(store: ErasureStore, data
     assert store.mark(erasure.id, "database").places == first.places, "the first time counts"
     store.mark(erasure.id, "indexes")
     assert store.mark(erasure.id, "snapshots").completed_at is None
-    done = store.mark(erasure.id, "caches")
+    assert store.mark(erasure.id, "caches").completed_at is None
+    done = store.mark(erasure.id, "tasks")
     assert done.completed_at == max(time for time in done.places.values() if time)
     assert done.completed_at >= done.requested_at
     assert store.incomplete() == []
+
+
+def test_receipt_from_before_there_were_tasks_reads_as_it_was(
+    store: ErasureStore, database: Database
+):
+    put(database, [doc("a"), doc("b")])
+    done, begun = (store.erase(scope(document_ids=(one,))).id for one in ("a", "b"))
+    places = dict.fromkeys(("database", "indexes", "snapshots"), "2026-01-01T00:00:00.000000Z")
+    table = schema.erasures
+    with database.write() as connection:
+        old = table.update().values(places={**places, "caches": None})
+        connection.execute(old.where(table.c.id == begun))
+        old = table.update().values(places=places | {"caches": utc_now()}, completed_at=utc_now())
+        connection.execute(old.where(table.c.id == done))
+    assert [one.id for one in store.incomplete()] == [begun]
+    assert store.get("default", done).completed_at
+    assert store.mark(begun, "caches").completed_at
+    assert "tasks" not in store.get("default", begun).places
 
 
 def test_receipt_is_its_tenants_alone(store: ErasureStore, database: Database):

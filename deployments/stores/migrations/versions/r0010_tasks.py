@@ -12,7 +12,7 @@ branch_labels = None
 depends_on = None
 
 INDEXES = (
-    ("status", "priority", "id"),
+    ("status", "priority", "tenant", "id"),
     ("tenant", "id"),
     ("tenant", "status"),
     ("expires_at",),
@@ -85,7 +85,7 @@ def upgrade() -> None:
         sa.Column("ended_at", sa.BigInteger()),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_deliveries")),
     )
-    for columns in (("status", "next_at"), ("tenant", "subject")):
+    for columns in (("status", "next_at"), ("tenant", "id"), ("subject",)):
         name = op.f(f"ix_webhook_deliveries_{'_'.join(columns)}")
         op.create_index(name, "webhook_deliveries", list(columns))
 

@@ -12,13 +12,18 @@ import pytest
 
 from deployments.config import IngressArgs
 from deployments.ingress.app import Surface, build_surface
+from deployments.ingress.batches.job import BatchJob
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.tasks.crew import Crew
 from deployments.ingress.tasks.index_job import IndexJob
+from deployments.ingress.tasks.jobs import Job
 from deployments.ingress.tasks.ordering import INDEX
 from deployments.ingress.tasks.route_job import RouteJob
 from deployments.ingress.tasks.threaded import ThreadedTasks
+from deployments.stores.batches.opening import BatchStores, open_batches
+from deployments.stores.batches.store import PATH as BATCHES
 from deployments.stores.database import Database
+from deployments.stores.feedback import FeedbackStore
 from deployments.stores.grouping import GroupedWrites
 from deployments.stores.limits.sqlite_limits import SqliteLimits
 from deployments.stores.migrations import migrate
@@ -36,8 +41,10 @@ class House:
     database: Database
     writes: GroupedWrites
     store: TaskStore
+    batches: BatchStores
     keys: FakeKeys
     surface: Surface
+    args: IngressArgs
     crews: list[Crew] = field(default_factory=list)
 
     def queue(self) -> TaskQueue:
@@ -48,7 +55,11 @@ class House:
         queue = self.queue()
         calls = self.surface.calls
         options = {"max_running": 4, "is_told": False, **given}
-        crew = Crew(queue, {INDEX: IndexJob(calls)}, RouteJob(calls, queue), **options)
+        jobs: dict[str, Job] = {
+            INDEX: IndexJob(calls),
+            BATCHES: BatchJob(self.batches, calls, self.args.batches, self.args.max_json_depth),
+        }
+        crew = Crew(queue, jobs, RouteJob(calls, queue), **options)
         running = asyncio.create_task(crew.run())
         try:
             yield crew
@@ -86,6 +97,7 @@ def house_of(
         store, keys = TaskStore(database, writes), FakeKeys()
         keys.keep("key_1")
         keys.keep("key_2", "acme")
+        batches = open_batches(database, store)
         surface = build_surface(
             graph,
             keys,
@@ -96,8 +108,10 @@ def house_of(
             metrics=Metrics(),
             limits=limits,
             tasks=ThreadedTasks(store, ingress.tasks.max_waiting),
+            batches=batches,
+            feedback=FeedbackStore(database),
         )
-        return House(database, writes, store, keys, surface)
+        return House(database, writes, store, batches, keys, surface, ingress)
 
     yield built
     writes.close()

@@ -1,0 +1,1 @@
+"""How a batch is done: its lines checked, then asked, no more at once than others can bear."""
