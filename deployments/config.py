@@ -216,7 +216,7 @@ RETRIEVING: frozenset[Interface] = frozenset(
 )
 """Interfaces that need the embedding models and the collections."""
 
-TASKS: frozenset[Interface] = frozenset({"tasks"})
+TASKS: frozenset[Interface] = frozenset({"tasks", "files"})
 """Interfaces that need the workers."""
 
 

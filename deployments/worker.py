@@ -21,12 +21,14 @@ from deployments.config import IngressArgs, Settings
 from deployments.discretion import be_discreet
 from deployments.errors import RagError
 from deployments.ingress.assembly import Assembly
+from deployments.ingress.batches.job import BatchJob
 from deployments.ingress.tasks.crew import Crew
 from deployments.ingress.tasks.index_job import IndexJob
+from deployments.ingress.tasks.ordering import INDEX
 from deployments.ingress.tasks.route_job import RouteJob
+from deployments.stores.batches.store import PATH as BATCHES
 from deployments.types.tasks import Backlog
 
-INDEX: Final = "/v1/data/index"
 MAX_HELD_S: Final = 900.0
 """For how long a message is kept; brokers take one that is kept for 30 minutes for lost."""
 
@@ -65,7 +67,10 @@ class _Consumer:
         self._max_running = args.tasks.max_running
         self._crew = Crew(
             self._queue,
-            {INDEX: IndexJob(calls)},
+            {
+                INDEX: IndexJob(calls),
+                BATCHES: BatchJob(self._parts.batches, calls, args.batches, args.max_json_depth),
+            },
             RouteJob(calls, self._queue),
             max_running=self._max_running,
             is_told=bool(settings.broker_url),
