@@ -65,15 +65,14 @@ class _Consumer:
         calls = self._parts.surface(graph).calls
         self._queue = self._parts.queue()
         self._max_running = args.tasks.max_running
+        batches, depth = self._parts.batches, args.max_json_depth
         self._crew = Crew(
             self._queue,
-            {
-                INDEX: IndexJob(calls),
-                BATCHES: BatchJob(self._parts.batches, calls, args.batches, args.max_json_depth),
-            },
+            {INDEX: IndexJob(calls), BATCHES: BatchJob(batches, calls, args.batches, depth)},
             RouteJob(calls, self._queue),
             max_running=self._max_running,
             is_told=bool(settings.broker_url),
+            tidy=batches.sweep,
         )
         self._is_leaving = False
         self._loop = asyncio.get_running_loop()
@@ -104,6 +103,13 @@ class _Consumer:
 
 class Worker(_Consumer):
     """A replica that does tasks; every one does any of them."""
+
+    def initialize_callable(self, consumer_concurrency: int) -> None:
+        """Start the consumer, which takes no more news at once than there is room for tasks.
+
+        Serve calls this, after the constructor, with the deployment's `max_ongoing_requests`.
+        """
+        super().initialize_callable(min(consumer_concurrency, self._max_running))
 
     def nudge(self) -> None:
         """Look for tasks now; a call of it also wakes workers that were scaled to zero."""

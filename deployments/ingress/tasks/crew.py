@@ -49,6 +49,7 @@ class Crew:
         *,
         max_running: int,
         is_told: bool,
+        tidy: Callable[[], int] = lambda: 0,
     ) -> None:
         """Take the table and what does its tasks.
 
@@ -59,12 +60,14 @@ class Crew:
             max_running: how many tasks are done at once.
             is_told: whether a broker says when there are tasks (`take`); by looking only those are
                 then found that nobody told of.
+            tidy: removes what is old beside tasks, on a thread; returns how much there was.
         """
         self._queue = queue
         self._jobs = jobs
         self._default = default
         self._max_running = max_running
         self._is_told = is_told
+        self._tidy = tidy
         self._running: dict[str, tuple[Claim, asyncio.Task[None]]] = {}
         self._ending: set[str] = set()
         self._claiming = 0
@@ -255,7 +258,7 @@ class Crew:
         while True:
             await asyncio.sleep(EXPIRE_S)
             try:
-                while await asyncio.to_thread(self._queue.expire):
+                while await asyncio.to_thread(lambda: self._queue.expire() + self._tidy()):
                     pass
             except StoreUnavailable:
                 continue
