@@ -109,7 +109,8 @@ class Worker(_Consumer):
 
         Serve calls this, after the constructor, with the deployment's `max_ongoing_requests`.
         """
-        super().initialize_callable(min(consumer_concurrency, self._max_running))
+        least = min(consumer_concurrency, self._max_running)
+        super().initialize_callable(least)  # type: ignore[misc]  # of the decorator
 
     def nudge(self) -> None:
         """Look for tasks now; a call of it also wakes workers that were scaled to zero."""
