@@ -1,4 +1,4 @@
-"""`ragserve tasks`: work that outlives its request, looked at, ended and done again."""
+"""`ragserve tasks`: what outlives its request: what there is, how it is, ending, repeating."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any

@@ -104,6 +104,14 @@ class _Consumer:
 class Worker(_Consumer):
     """A replica that does tasks; every one does any of them."""
 
+    def initialize_callable(self, consumer_concurrency: int) -> None:
+        """Start the consumer, which takes no more news at once than there is room for tasks.
+
+        Serve calls this, after the constructor, with the deployment's `max_ongoing_requests`.
+        """
+        least = min(consumer_concurrency, self._max_running)
+        super().initialize_callable(least)  # type: ignore[misc]  # of the decorator
+
     def nudge(self) -> None:
         """Look for tasks now; a call of it also wakes workers that were scaled to zero."""
         self._crew.nudge()
