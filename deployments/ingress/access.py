@@ -51,6 +51,7 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     **dict.fromkeys(("inferAsync", "inferBatch"), "inference"),
     **dict.fromkeys(("listTasks", "getTask", "followTask"), "tasks"),
     **dict.fromkeys(("cancelTask", "removeTask", "retryTask"), "tasks"),
+    **dict.fromkeys(("getWebhookSecret", "listWebhookDeliveries", "redeliverWebhook"), "tasks"),
     **dict.fromkeys(("health", "ready"), PUBLIC),
 }
 """By the operation's id in the OpenAPI description."""
@@ -74,7 +75,7 @@ CHANGES: Final = frozenset(
         *("createKey", "rotateKey", "revokeKey"),
         *("enrollTotp", "confirmTotp", "removeTotp"),
         *("uploadFile", "deleteFile", "createBatch", "cancelBatch"),
-        *("inferAsync", "cancelTask", "removeTask", "retryTask"),
+        *("inferAsync", "cancelTask", "removeTask", "retryTask", "redeliverWebhook"),
     }
 )
 """Operations that change what is stored: written down before they begin, and before they answer."""

@@ -31,6 +31,7 @@ from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
 from deployments.ingress.tasks.inner import InnerCalls
 from deployments.ingress.tasks.threaded import Tasks
+from deployments.ingress.webhooks.desk import WebhookDesk
 from deployments.stores.batches.opening import BatchStores
 from deployments.stores.limits.admission import LimitStore
 from deployments.stores.replays import Replays
@@ -67,6 +68,7 @@ def build_surface(
     answers: AnswerCache | None = None,
     tasks: Tasks | None = None,
     batches: BatchStores | None = None,
+    webhooks: WebhookDesk | None = None,
 ) -> Surface:
     """Return the application.
 
@@ -85,6 +87,7 @@ def build_surface(
         limits: where it is counted what limits are for; without, what has limits is refused.
         answers: those that need not be computed again; None: all are computed.
         batches: where files and batches are kept; None: they are refused.
+        webhooks: the log of deliveries, and their signer; None: neither is shown.
         tasks: where work is put in that outlives its request; None: such work is refused.
     """
     metrics = metrics or Metrics()
@@ -106,6 +109,7 @@ def build_surface(
         answers,
         tasks,
         batches,
+        webhooks,
     )
     routers = [router_of(services) for router_of in router_factories(args.interfaces)]
     routes = [route for router in routers for route in router.routes]

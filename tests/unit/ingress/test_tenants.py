@@ -88,6 +88,7 @@ WITHOUT_COLLECTION = {
     *("health", "ready", "metrics", "getErasure"),
     *("inferAsync", "inferBatch", "listTasks", "getTask", "followTask"),
     *("cancelTask", "removeTask", "retryTask"),
+    *("getWebhookSecret", "listWebhookDeliveries", "redeliverWebhook"),
 }
 REFUSED_FOR_ALL = {"createCollection": 409, "createCompletion": 400}
 """What an existing collection of one's own answers to, where that is no success."""
