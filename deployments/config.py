@@ -283,6 +283,22 @@ class LimitArgs(Args):
     max_concurrent: int | None = Field(default=None, ge=1, description="requests at once")
 
 
+class WebhookArgs(Args):
+    """Where webhooks may go besides hosts of the public network, over HTTPS."""
+
+    allow_http: bool = Field(default=False, description="whether messages may go unencrypted")
+    networks: tuple[str, ...] = Field(
+        default=(), description="in CIDR notation, that are not public and may be told all the same"
+    )
+
+    @field_validator("networks")
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        for one in networks:
+            ip_network(one)
+        return networks
+
+
 class TasksArgs(Args):
     """How work is done that outlives its request."""
 
@@ -301,6 +317,7 @@ class TasksArgs(Args):
         ge=1024,
         description="of a body of `/v1/data/index`; from there on it is done as a task",
     )
+    webhooks: WebhookArgs = WebhookArgs()
 
 
 class RpcArgs(Args):

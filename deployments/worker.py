@@ -78,6 +78,8 @@ class _Consumer:
         self._loop = asyncio.get_running_loop()
         self._work = self._loop.create_task(self._crew.run())
         self._following = self._loop.create_task(graph.follow())
+        self._deliverer = self._parts.deliverer()
+        self._delivering = self._loop.create_task(self._deliverer.run())
 
     @task_handler(name=NEWS)
     def take(self) -> None:
@@ -138,6 +140,8 @@ class Worker(_Consumer):
         """Raise RagError unless tasks are being looked for and the database answers."""
         if self._work.done():
             raise RagError("the crew has ended")
+        if self._delivering.done():
+            raise RagError("nothing delivers webhooks any more")
         self._crew.check()
         self._adapter.check()
         async with asyncio.timeout(HEALTH_TIMEOUT_S):
@@ -153,7 +157,9 @@ class Worker(_Consumer):
         drain_s = max(given_s - LEAVE_S, given_s / 2)
         stopping = asyncio.to_thread(self._adapter.stop_consumer, given_s)
         await asyncio.gather(self._crew.drain(drain_s), stopping)
-        for task in (self._work, self._following):
+        loops = (self._work, self._following, self._delivering)
+        for task in loops:
             task.cancel()
-        await asyncio.gather(self._work, self._following, return_exceptions=True)
+        await asyncio.gather(*loops, return_exceptions=True)
+        await self._deliverer.close()
         await self._parts.close()

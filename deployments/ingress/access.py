@@ -52,6 +52,7 @@ RULES: Final[Mapping[str, Scope | Rule]] = {
     **dict.fromkeys(("inferAsync", "inferBatch"), "inference"),
     **dict.fromkeys(("listTasks", "getTask", "followTask"), "tasks"),
     **dict.fromkeys(("cancelTask", "removeTask", "retryTask"), "tasks"),
+    **dict.fromkeys(("getWebhookSecret", "listWebhookDeliveries", "redeliverWebhook"), "tasks"),
     **dict.fromkeys(("health", "ready"), PUBLIC),
 }
 """By the operation's id in the OpenAPI description."""
@@ -76,6 +77,7 @@ CHANGES: Final = frozenset(
         *("enrollTotp", "confirmTotp", "removeTotp"),
         *("uploadFile", "deleteFile", "createBatch", "cancelBatch"),
         *("inferAsync", "cancelTask", "removeTask", "retryTask", "giveFeedback"),
+        "redeliverWebhook",
     }
 )
 """Operations that change what is stored: written down before they begin, and before they answer."""

@@ -31,6 +31,7 @@ from deployments.ingress.second_factor import Factors, SecondFactorCheck
 from deployments.ingress.services import Extract, MetricsSource, Services
 from deployments.ingress.tasks.inner import InnerCalls
 from deployments.ingress.tasks.threaded import Tasks
+from deployments.ingress.webhooks.desk import WebhookDesk
 from deployments.stores.batches.opening import BatchStores
 from deployments.stores.feedback import FeedbackStore
 from deployments.stores.limits.admission import LimitStore
@@ -69,6 +70,7 @@ def build_surface(
     tasks: Tasks | None = None,
     batches: BatchStores | None = None,
     feedback: FeedbackStore | None = None,
+    webhooks: WebhookDesk | None = None,
 ) -> Surface:
     """Return the application.
 
@@ -88,6 +90,7 @@ def build_surface(
         answers: those that need not be computed again; None: all are computed.
         batches: where files and batches are kept; None: they are refused.
         feedback: where it is kept; None: it is refused.
+        webhooks: the log of deliveries, and their signer; None: neither is shown.
         tasks: where work is put in that outlives its request; None: such work is refused.
     """
     metrics = metrics or Metrics()
@@ -110,6 +113,7 @@ def build_surface(
         tasks,
         batches,
         feedback,
+        webhooks,
     )
     routers = [router_of(services) for router_of in router_factories(args.interfaces)]
     routes = [route for router in routers for route in router.routes]

@@ -16,6 +16,10 @@ from deployments.ingress.metrics import Metrics
 from deployments.ingress.second_factor import ThreadedFactors
 from deployments.ingress.services import MetricsSource
 from deployments.ingress.tasks.threaded import ThreadedTasks
+from deployments.ingress.webhooks.delivering import Deliverer
+from deployments.ingress.webhooks.desk import WebhookDesk
+from deployments.ingress.webhooks.guard import Guard
+from deployments.ingress.webhooks.signing import Signer
 from deployments.stores.audit.log import open_audit
 from deployments.stores.batches.opening import open_batches
 from deployments.stores.database import Database
@@ -29,6 +33,7 @@ from deployments.stores.responses.opening import open_responses
 from deployments.stores.second_factors import SecondFactors
 from deployments.stores.tasks.queue import TaskQueue
 from deployments.stores.tasks.store import TaskStore
+from deployments.stores.webhooks import WebhookStore
 
 CONNECTIONS = 4
 """One writes groups; the others read tasks, and keep second factors and replays."""
@@ -61,11 +66,19 @@ class Assembly:
         self._factors = ThreadedFactors(SecondFactors(self.database, settings.state_path))
         store = TaskStore(self.database, self.writes)
         self._tasks = ThreadedTasks(store, args.tasks.max_waiting, tell)
+        self.webhooks = WebhookDesk(
+            WebhookStore(self.database), Signer(pepper(settings.state_path))
+        )
         self.batches = open_batches(self.database, store, tell)
 
     def queue(self) -> TaskQueue:
         """Return the tasks as a new worker has them."""
         return TaskQueue(self.database, self.writes)
+
+    def deliverer(self) -> Deliverer:
+        """Return what delivers webhooks, to be run by a worker."""
+        guard = Guard(self._args.tasks.webhooks)
+        return Deliverer(self.webhooks.store, self.webhooks.signer, guard)
 
     def surface(self, graph: Graph, *, metrics_source: MetricsSource | None = None) -> Surface:
         """Return the application over a graph."""
@@ -86,6 +99,7 @@ class Assembly:
             tasks=self._tasks,
             batches=self.batches,
             feedback=FeedbackStore(self.database),
+            webhooks=self.webhooks,
         )
 
     async def close(self) -> None:

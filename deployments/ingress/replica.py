@@ -128,7 +128,9 @@ class Ingress:
             await worker.nudge.remote()
 
         publisher = Publisher(open_publisher()) if Settings().broker_url else None
-        bell = Bell(self._parts.queue(), nudge, publisher.tell if publisher else None)
+        has_due = self._parts.webhooks.store.has_due
+        tell = publisher.tell if publisher else None
+        bell = Bell(self._parts.queue(), nudge, tell, has_due)
         self._ringing = asyncio.get_running_loop().create_task(bell.run())
         return bell
 

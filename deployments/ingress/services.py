@@ -41,6 +41,7 @@ from deployments.ingress.second_factor import SecondFactorCheck
 from deployments.ingress.sse import Encoder, EventStream
 from deployments.ingress.tasks.threaded import Tasks
 from deployments.ingress.tenant_graph import TenantGraph
+from deployments.ingress.webhooks.desk import WebhookDesk
 from deployments.stores.batches.opening import BatchStores
 from deployments.stores.feedback import FeedbackStore
 from deployments.types import GenerationRequest, Message, SamplingParams, ScoredChunk
@@ -114,6 +115,7 @@ class Services:
     _tasks: Tasks | None = None
     _batches: BatchStores | None = None
     _feedback: FeedbackStore | None = None
+    _webhooks: WebhookDesk | None = None
 
     @property
     def feedback(self) -> FeedbackStore:
@@ -121,6 +123,13 @@ class Services:
         if self._feedback is None:
             raise StoreUnavailable("there is nowhere to keep feedback")
         return self._feedback
+
+    @property
+    def webhooks(self) -> WebhookDesk:
+        """Return who knows of webhooks; raises StoreUnavailable."""
+        if self._webhooks is None:
+            raise StoreUnavailable("there is nothing that delivers webhooks")
+        return self._webhooks
 
     @property
     def batches(self) -> BatchStores:

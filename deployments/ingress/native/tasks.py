@@ -8,6 +8,7 @@ from deployments.ingress.access import guarded
 from deployments.ingress.auth import Key
 from deployments.ingress.entry import touch
 from deployments.ingress.json_body import parse, validated
+from deployments.ingress.native.webhooks import webhooks_router
 from deployments.ingress.openapi import describe
 from deployments.ingress.schemas.stored import Deleted
 from deployments.ingress.schemas.task_states import BatchResult, TaskInfo, TaskList, task_of
@@ -17,6 +18,7 @@ from deployments.ingress.tasks.following import TaskStream, ended
 from deployments.ingress.tasks.inner import InnerCalls
 from deployments.ingress.tasks.ordering import inference_order
 from deployments.ingress.tasks.together import answers_to
+from deployments.ingress.webhooks.guard import check_url
 from deployments.stores.content import invalid
 from deployments.stores.tasks.store import unknown
 from deployments.types.tasks import ENDED, TaskState, TaskStatus
@@ -46,6 +48,8 @@ def tasks_router(services: Services) -> APIRouter:
         """
         value = parse(await request.body(), services.args.max_json_depth)
         body = validated(value, AsyncInference)
+        if body.webhook is not None:
+            check_url(body.webhook, services.args.tasks.webhooks)
         order = inference_order(request.state.key, body, value, services.args.tasks)
         return accepted(await services.tasks.submit(order))
 
@@ -142,6 +146,7 @@ def tasks_router(services: Services) -> APIRouter:
             request_id=request.state.request_id,
         )
 
+    router.include_router(webhooks_router(services))
     return router
 
 

@@ -28,6 +28,7 @@ class Bell:
         queue: TaskQueue,
         nudge: Callable[[], Awaitable[object]],
         publish: Callable[[], None] | None,
+        has_more: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take who is told.
 
@@ -35,10 +36,12 @@ class Bell:
             queue: to look for tasks that nobody does.
             nudge: has a worker look for tasks; waits until there is one.
             publish: tells consumers of a broker, where there is one; must not wait.
+            has_more: returns whether there is anything else for workers; called on a thread.
         """
         self._queue = queue
         self._nudge = nudge
         self._publish = publish
+        self._has_more = has_more
         self._is_rung = asyncio.Event()
 
     def ring(self) -> None:
@@ -70,9 +73,11 @@ class Bell:
     async def _has_work(self) -> bool:
         try:
             backlog = await asyncio.to_thread(self._queue.backlog)
+            if backlog.ready + backlog.running > 0:  # what runs may be a dead worker's
+                return True
+            return await asyncio.to_thread(self._has_more)
         except StoreUnavailable:
             return False
-        return backlog.ready + backlog.running > 0  # what runs may be a dead worker's
 
     async def _nudged(self) -> None:
         try:

@@ -31,6 +31,7 @@ VALUES = {
     "task_id": f"task_{'0' * 32}",
     "file_id": f"file_{'0' * 32}",
     "batch_id": f"batch_{'0' * 32}",
+    "delivery_id": f"whd_{'0' * 32}",
 }
 Operation = tuple[str, str, str]
 

@@ -95,7 +95,7 @@ async def test_openapi_describes_every_route(client: httpx.AsyncClient) -> None:
         for path, methods in description["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 69
+    assert len(operations) == 72
     ids = [operation["operationId"] for operation in operations.values()]
     assert len(set(ids)) == len(ids)
     assert all(operation["summary"] for operation in operations.values())

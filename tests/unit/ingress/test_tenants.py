@@ -90,6 +90,8 @@ WITHOUT_COLLECTION = {
     *("cancelTask", "removeTask", "retryTask", "giveFeedback", "listFeedback"),
     *("uploadFile", "listFiles", "getFile", "getFileContent", "deleteFile"),
     *("createBatch", "listBatches", "getBatch", "cancelBatch"),
+    *("cancelTask", "removeTask", "retryTask"),
+    *("getWebhookSecret", "listWebhookDeliveries", "redeliverWebhook"),
 }
 REFUSED_FOR_ALL = {"createCollection": 409, "createCompletion": 400}
 """What an existing collection of one's own answers to, where that is no success."""

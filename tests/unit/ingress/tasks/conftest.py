@@ -20,6 +20,8 @@ from deployments.ingress.tasks.jobs import Job
 from deployments.ingress.tasks.ordering import INDEX
 from deployments.ingress.tasks.route_job import RouteJob
 from deployments.ingress.tasks.threaded import ThreadedTasks
+from deployments.ingress.webhooks.desk import WebhookDesk
+from deployments.ingress.webhooks.signing import Signer
 from deployments.stores.batches.opening import BatchStores, open_batches
 from deployments.stores.batches.store import PATH as BATCHES
 from deployments.stores.database import Database
@@ -30,6 +32,7 @@ from deployments.stores.migrations import migrate
 from deployments.stores.replays import Replays
 from deployments.stores.tasks.queue import TaskQueue
 from deployments.stores.tasks.store import TaskStore
+from deployments.stores.webhooks import WebhookStore
 from tests.unit.ingress.conftest import FakeFactors, FakeKeys, extract, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
@@ -108,6 +111,7 @@ def house_of(
             metrics=Metrics(),
             limits=limits,
             tasks=ThreadedTasks(store, ingress.tasks.max_waiting),
+            webhooks=WebhookDesk(WebhookStore(database), Signer(bytes(32))),
             batches=batches,
             feedback=FeedbackStore(database),
         )

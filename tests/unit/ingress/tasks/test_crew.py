@@ -7,7 +7,7 @@ import pytest
 
 from deployments.errors import RagError, StoreUnavailable
 from deployments.ingress.tasks import crew as crew_module
-from deployments.stores.tasks.queue import MAX_LOST
+from deployments.stores.tasks.ending import MAX_LOST
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.tasks.conftest import House
 from tests.unit.ingress.tasks.test_tasks import end, put
