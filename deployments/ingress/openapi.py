@@ -28,6 +28,7 @@ from deployments.ingress.schemas import (
     task_states,
     transfer,
     tuning_states,
+    webhooks,
 )
 from deployments.ingress.schemas.base import Schema
 from deployments.ingress.schemas.batches import CreateBatch
@@ -97,6 +98,7 @@ ANSWERS: tuple[type[BaseModel], ...] = tuple(
         task_states,
         transfer,
         tuning_states,
+        webhooks,
     )
     for model in vars(module).values()
     if isinstance(model, type) and issubclass(model, BaseModel) and model is not BaseModel

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from sqlalchemy import Row, and_, bindparam, case, delete, exists, exists, or_, select, update
+from sqlalchemy import Row, and_, bindparam, case, delete, exists, or_, select, update
 
 from deployments.errors import Conflict, NotFound
 from deployments.stores import schema
