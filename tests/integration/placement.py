@@ -55,7 +55,7 @@ def placed(case: str, gpu_nodes: dict[str, str]) -> dict[str, Any]:
     """Deploy a case; return each replica's node, and the GPUs that each node has given away."""
     client = _get_global_client()
     client.deploy_apps(ServeDeploySchema.model_validate(config(case)))
-    wanted = WANTED[case] | {"Ingress": 1, "Retriever": 1}
+    wanted = WANTED[case] | {"Ingress": 1, "Retriever": 1, "Worker": 1}
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         [application] = client.get_serve_details()["applications"].values()
