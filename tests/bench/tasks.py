@@ -103,16 +103,8 @@ async def _rate(client: Client, begin: float, num_tasks: int) -> float:
             break
         assert time.monotonic() < until
         await asyncio.sleep(0.1)
-    while await _num_open(client):
-        await asyncio.sleep(0.1)
     last = max(datetime.fromisoformat(task["completed_at"]).timestamp() for task in tasks)
     return num_tasks / (last - begin)
-
-
-async def _num_open(client: Client) -> int:
-    requests = [client.request(f"/v1/tasks?limit=1&status={s}") for s in ("PENDING", "RUNNING")]
-    replies, _ = await client.at_once(requests)
-    return sum(len(reply.json()["data"]) for reply in replies)
 
 
 async def measure(url: str, key: str, name: str, options: argparse.Namespace) -> list[list[str]]:
