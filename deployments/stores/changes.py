@@ -213,6 +213,8 @@ class _DocumentCount:
             owner = _owner(row)
             if owner != self._owner:
                 self._check()
+                if not isinstance(row.num_chunks, int):  # SQLite finds NULL where a page is torn
+                    raise damaged("document")
                 self._owner, self._num_left = owner, row.num_chunks
             self._num_left -= 1
         if not rows:

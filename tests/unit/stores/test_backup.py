@@ -315,7 +315,7 @@ def edit(path: Path, rng: random.Random) -> None:
         lambda: content.update(format=2),
         lambda: content.update(created_at="2020-01-01T00:00:00.000000Z"),
         lambda: content["files"].pop(),
-        lambda: content["files"][0].update(num_rows=0),
+        lambda: content["files"][0].update(num_rows=content["files"][0]["num_rows"] + 1),
         lambda: content["files"][0].update(name="../pepper"),
         lambda: content["files"].append(content["files"][0]),
         lambda: content.update(more=1),
