@@ -72,7 +72,7 @@ def send(client: Client, collection: str, files: Sequence[SourceFile], outcome: 
         return
     try:
         body = {"collection": collection, "documents": documents}
-        answer = client.call("POST", "/v1/data/index", body)
+        answer = client.call("POST", "/v1/data/index?background=false", body)
     except CallFailed as error:
         if error.status in (401, 403, 404, 429, 503):
             raise

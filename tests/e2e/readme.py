@@ -96,6 +96,6 @@ def failure_of(block: Block, env: dict[str, str], folder: Path) -> str | None:
     output = done.stdout + done.stderr
     if done.returncode != 0:
         return f"exit code {done.returncode}: {output[-600:]}"
-    if '"error"' in output:
+    if re.search(r'"error": ?\{', output):
         return f"it printed an error: {output[-600:]}"
     return None

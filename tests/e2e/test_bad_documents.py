@@ -92,7 +92,9 @@ def collection(stack: Any) -> Iterator[str]:
 def index(client: httpx.Client, bad: dict[str, Any]) -> dict[str, Any]:
     """Store a bad document beside a good one, and return the bad one's only error."""
     body = {"collection": COLLECTION, "documents": [{"id": "bad", **bad}, GOOD]}
-    answer = client.post("/v1/data/index", json=body).raise_for_status().json()
+    at_once = {"background": "false"}
+    response = client.post("/v1/data/index", json=body, params=at_once)
+    answer = response.raise_for_status().json()
     assert [stored["id"] for stored in answer["documents"]] == ["good"]
     [failure] = answer["errors"]
     error: dict[str, Any] = failure["error"]

@@ -107,7 +107,7 @@ def test_status_shows_healthy_deployments(stack: Stack) -> None:
     report = json.loads(done.stdout)
     assert report["is_answering"] is True
     assert {d["name"]: d["status"] for d in report["deployments"]} == dict.fromkeys(
-        ("Ingress", "Generator", "Embedder", "Retriever"), "HEALTHY"
+        ("Ingress", "Generator", "Embedder", "Retriever", "Worker"), "HEALTHY"
     )
 
 
