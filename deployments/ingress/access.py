@@ -100,6 +100,9 @@ CREATING: Final = frozenset(
 )
 """Operations that happen once for an `Idempotency-Key`."""
 
+BRIEF: Final = frozenset({"inferAsync", "createBatch", "createKey", "rotateKey"})
+"""Those of them that only write a row: one that is not done after a while died with its ingress."""
+
 
 class GuardedRoute(APIRoute):
     """A route behind the check of its rule."""
@@ -151,7 +154,7 @@ def _written_down(answer: Handler) -> Handler:
 def _once(answer: Handler, operation: str) -> Handler:
     async def once(request: Request) -> Response:
         idempotency: Idempotency = request.app.state.idempotency
-        return await idempotency.answer(request, operation, answer)
+        return await idempotency.answer(request, operation, answer, is_brief=operation in BRIEF)
 
     return once
 

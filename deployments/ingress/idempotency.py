@@ -16,6 +16,9 @@ HEADER = "idempotency-key"
 REPLAYED = "idempotent-replayed"
 MAX_CHARS = 255
 
+BRIEF_PATIENCE_S = 30.0
+"""After which a brief request is dead; three times as long as the database may keep it."""
+
 Answering = Callable[[Request], Awaitable[Response]]
 
 
@@ -27,8 +30,13 @@ class Idempotency:
         self._store = store
         self._patience_s = patience_s
 
-    async def answer(self, request: Request, operation: str, answering: Answering) -> Response:
+    async def answer(
+        self, request: Request, operation: str, answering: Answering, *, is_brief: bool
+    ) -> Response:
         """Return the answer of the first request with this key, which may be this one.
+
+        Whoever asks again after an ingress has died is told to wait until the first request must
+        be dead, too: not for long where it `is_brief`.
 
         Only successes are kept: after an error the request may be made again. A stream is none
         that can be given again.
@@ -50,7 +58,7 @@ class Idempotency:
             f"{operation} {request.url.path}?{request.url.query}",
             said,
             await _body(request),
-            self._patience_s,
+            min(self._patience_s, BRIEF_PATIENCE_S) if is_brief else self._patience_s,
         )
         if isinstance(begun, Answer):
             replayed = {REPLAYED: "true"}

@@ -110,3 +110,20 @@ async def test_key_that_is_none_is_refused(desk: Desk, key: str) -> None:
     response = await desk.post("/v1/keys", {"name": "x"}, **{"idempotency-key": key})
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "idempotency-key"
+
+
+async def test_brief_request_that_died_with_its_ingress_is_made_again_soon(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = desk.keys.create
+
+    async def dies(*args: Any, **given: Any) -> Any:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(desk.keys, "create", dies)
+    with pytest.raises(asyncio.CancelledError):
+        await desk.post("/v1/keys", {"name": "x"})
+    monkeypatch.setattr(desk.keys, "create", create)
+    assert (await desk.post("/v1/keys", {"name": "x"})).status_code == 409
+    monkeypatch.setattr("deployments.ingress.idempotency.BRIEF_PATIENCE_S", 0.0)
+    assert (await desk.post("/v1/keys", {"name": "x"})).status_code == 201
