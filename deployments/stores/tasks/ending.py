@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Row, update
 from deployments.stores import schema
 from deployments.stores.ids import microseconds
 from deployments.stores.tasks.notices import announce
-from deployments.types.tasks import TaskEnd, TaskStatus
+from deployments.types.tasks import TaskEnd
 
 TASKS = schema.tasks
 BRIEF = [column for column in TASKS.c if column.name not in ("body", "output")]
@@ -28,20 +28,13 @@ LOST = {
 }
 
 
-def ended(row: Row[Any], status: TaskStatus, now: int) -> dict[str, Any]:
-    """Return what changes of a row when its task ends."""
-    return {
-        "status": status,
-        "owner": "",
-        "completed_at": now,
-        "expires_at": now + row.kept_us,
-    }
-
-
 def end_task(connection: Connection, row: Row[Any], end: TaskEnd, now: int) -> None:
     """Write down how a task ended, and have its webhook told."""
     values = {
-        **ended(row, end.status, now),
+        "status": end.status,
+        "owner": "",
+        "completed_at": now,
+        "expires_at": now + row.kept_us,
         "output": end.output,
         "error": None if end.error is None else dict(end.error),
         "usage": None if end.usage is None else dict(end.usage),

@@ -16,11 +16,18 @@ from deployments.stores import schema
 from deployments.stores.database import Database
 from deployments.stores.grouping import GroupedWrites
 from deployments.stores.ids import microseconds, new_id
-from deployments.stores.tasks.ending import BRIEF, ended
-from deployments.stores.tasks.notices import announce
+from deployments.stores.tasks.ending import BRIEF, end_task
 from deployments.stores.tasks.removing import remove_task
 from deployments.stores.tasks.rows import seconds, state_of, values_of
-from deployments.types.tasks import ENDED, UNENDED, TaskEvent, TaskOrder, TaskState, TaskStatus
+from deployments.types.tasks import (
+    ENDED,
+    UNENDED,
+    TaskEnd,
+    TaskEvent,
+    TaskOrder,
+    TaskState,
+    TaskStatus,
+)
 
 TASKS = schema.tasks
 EVENTS = schema.task_events
@@ -132,12 +139,10 @@ class TaskStore:
         mine = (TASKS.c.id == id_, TASKS.c.tenant == tenant)
         with self._database.write() as connection:
             row = _require(connection, *mine)
-            if row.status == "PENDING":
-                values = {**ended(row, "CANCELLED", now), "is_cancelling": True}
-                connection.execute(update(TASKS).where(*mine).values(values))
-                announce(connection, row, "CANCELLED", now)
-            elif row.status == "RUNNING":
+            if row.status in UNENDED:
                 connection.execute(update(TASKS).where(*mine).values(is_cancelling=True))
+            if row.status == "PENDING":
+                end_task(connection, row, TaskEnd(status="CANCELLED"), now)
         return self.get(tenant, id_)
 
     def retry(self, tenant: str, id_: str) -> TaskState:
