@@ -95,6 +95,8 @@ class Deliverer:
         room = MAX_AT_ONCE - len(self._running)
         if room <= 0:
             return
+        if not await asyncio.to_thread(self._store.has_due):
+            return  # a claim would hold up other writers for nothing
         under_way = Counter(self._running.values())
         due = await asyncio.to_thread(self._store.claim, room, under_way, MAX_OF_TENANT)
         for delivery in due:
