@@ -1,4 +1,4 @@
-"""Sends news off the path of requests: one thread, a bounded number, and what fails is dropped.
+"""Sends news off the path of requests: one thread, and a bounded number; what fails is sent again.
 
 A task that nobody was told of is found in the table ten seconds later. It does not know brokers.
 """
@@ -6,11 +6,12 @@ A task that nobody was told of is found in the table ten seconds later. It does 
 import logging
 import threading
 
+from deployments.backoff import Backoff
 from deployments.brokers.base import NEWS, Broker
 
 MAX_WAITING = 1000
-PAUSE_S = 1.0
-"""After a failure: a broker that is away is not asked for every task."""
+RETRY = Backoff(0.5, 5.0)
+"""After failures: a broker that is away is not asked for every task."""
 
 log = logging.getLogger("ray.serve")
 
@@ -24,7 +25,7 @@ class Publisher:
         self._num_waiting = 0
         self._changed = threading.Condition()
         self._is_closed = False
-        self._is_well = True
+        self._num_failures = 0
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._thread.start()
 
@@ -57,11 +58,16 @@ class Publisher:
     def _publish(self) -> None:
         try:
             self._broker.enqueue_task_sync(NEWS)
-            self._is_well = True
+            self._num_failures = 0
         except Exception as error:  # of whatever library: the task is in the table
-            if self._is_well:
+            self._num_failures += 1
+            if self._num_failures == 1:
                 log.warning("the broker takes no news: %s", type(error).__name__)
-            self._is_well = False
-            with self._changed:
-                self._num_waiting = 0
-                self._changed.wait_for(lambda: self._is_closed, PAUSE_S)
+            self._wait_and_keep()
+
+    def _wait_and_keep(self) -> None:
+        """Let a broker come back; what it did not confirm is sent again, unless we close."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed, RETRY.pause_s(self._num_failures))
+            is_kept = not self._is_closed
+            self._num_waiting = min(MAX_WAITING, self._num_waiting + 1) if is_kept else 0

@@ -4,13 +4,13 @@ Whoever claims one has it for a while: if it dies, another tries again, so a del
 least once. It does not know how one is made.
 """
 
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from sqlalchemy import Row, and_, bindparam, case, delete, exists, or_, select, update
 
+from deployments.backoff import Backoff
 from deployments.errors import Conflict, NotFound
 from deployments.stores import schema
 from deployments.stores.database import Database
@@ -24,8 +24,7 @@ HOLD_S = 30.0
 """How long whoever claimed a delivery has it to himself; an attempt takes 10 s at most."""
 
 MAX_ATTEMPTS = 12
-BACKOFF_BASE_S = 5.0
-BACKOFF_MAX_S = 3600.0
+RETRY = Backoff(5.0, 3600.0)
 """Twelve attempts take 2 to 3 hours."""
 
 CANDIDATES = 8
@@ -38,14 +37,8 @@ PAGE = 500
 
 Clock = Callable[[], float]
 
-
-def backoff_s(num_attempts: int) -> float:
-    """Return the longest pause after so many attempts."""
-    return min(BACKOFF_MAX_S, BACKOFF_BASE_S * 2.0 ** max(0, num_attempts - 1))
-
-
 LONGEST = case(
-    {n: microseconds(max(HOLD_S, backoff_s(n))) for n in range(1, MAX_ATTEMPTS + 1)},
+    {n: microseconds(max(HOLD_S, RETRY.longest_s(n))) for n in range(1, MAX_ATTEMPTS + 1)},
     value=TABLE.c.num_attempts,
     else_=0,
 )
@@ -128,9 +121,7 @@ class WebhookStore:
         if is_final or delivery.num_attempts >= MAX_ATTEMPTS:
             values |= {"status": "FAILED", "ended_at": now}
         else:
-            share = random.uniform(0.5, 1.0)  # noqa: S311  # nobody gains by guessing it
-            pause_s = backoff_s(delivery.num_attempts) * share
-            values |= {"next_at": now + microseconds(pause_s)}
+            values |= {"next_at": now + microseconds(RETRY.pause_s(delivery.num_attempts))}
         return self._note(delivery, values)
 
     def find(

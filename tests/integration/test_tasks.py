@@ -56,4 +56,4 @@ def test_tasks_are_done(told: Stack) -> None:
         tasks = [submit(client, f"word {number}") for number in range(20)]
         ends = [ended(client, task) for task in tasks]
         assert {end["status"] for end in ends} == {"COMPLETED"}
-        assert min(map(waited_s, ends)) < UNTOLD_S, "they were told of, not found by looking"
+        assert max(map(waited_s, ends)) < UNTOLD_S, "they were told of, not found by looking"

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import orjson
 
+from deployments.backoff import Backoff
 from deployments.errors import RagError
 from deployments.ingress.batches.pace import Pace
 from deployments.stores.ids import new_id
@@ -20,8 +21,7 @@ BROKEN = frozenset({502, 504})
 MAX_BROKEN = 3
 """How often a line is asked whose answers break off: it may be what breaks them."""
 
-BACKOFF_S = 0.5
-MAX_BACKOFF_S = 30.0
+RETRY = Backoff(0.5, 30.0)
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -123,7 +123,8 @@ def _num_tokens(value: Any) -> int:
 
 
 def _pause_s(num_failures: int, after_s: float | None) -> float:
-    """Return a pause that doubles with each failure, half of it left to chance."""
-    least_s = BACKOFF_S * 2.0 ** min(num_failures - 1, 10)
-    full_s = min(MAX_BACKOFF_S, max(least_s, after_s or 0.0))
-    return full_s * random.uniform(0.5, 1.0) if not after_s else full_s + random.uniform(0, 1)  # noqa: S311
+    """Return how long to wait; at least as long as was asked for, and not all at one instant."""
+    pause_s = RETRY.pause_s(num_failures)
+    if not after_s:
+        return pause_s
+    return max(pause_s, min(after_s, RETRY.max_s) + random.uniform(0, 1))  # noqa: S311  # no secret

@@ -53,7 +53,7 @@ class Record:
             await self.flush()
 
     async def flush(self) -> None:
-        """Write down what waits.
+        """Write down what waits; when stopped, it waits on.
 
         Raises:
             Conflict: the attempt does not count any more.
@@ -62,9 +62,13 @@ class Record:
             results, self._waiting = self._waiting, []
             if not results:
                 return
-            counts = await patiently(
-                lambda: self._attempts.record(self._batch_id, self._attempt, results)
-            )
+            try:
+                counts = await patiently(
+                    lambda: self._attempts.record(self._batch_id, self._attempt, results)
+                )
+            except BaseException:  # it may be written or not; writing it twice changes nothing
+                self._waiting[:0] = results
+                raise
             if counts is None:
                 raise superseded()
             done = counts.completed + counts.failed

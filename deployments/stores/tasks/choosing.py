@@ -24,7 +24,7 @@ from sqlalchemy import (
 
 from deployments.stores import schema
 from deployments.stores.ids import microseconds
-from deployments.stores.tasks.ending import RETRY_MAX_S
+from deployments.stores.tasks.ending import RETRY
 
 TASKS = schema.tasks
 MAX_TENANTS = 10_000
@@ -89,7 +89,7 @@ WAITING_TENANTS = _waiting_tenants()
 
 def moment(now: int) -> dict[str, int]:
     """Return the values of `READY` at a time."""
-    return {"now": now, "latest": now + microseconds(RETRY_MAX_S)}
+    return {"now": now, "latest": now + microseconds(RETRY.max_s)}
 
 
 class Choice:

@@ -1,10 +1,10 @@
 """How tasks leave whoever does them: they end, or wait for somebody else."""
 
-import random
 from typing import Any
 
 from sqlalchemy import Connection, Row, update
 
+from deployments.backoff import Backoff
 from deployments.stores import schema
 from deployments.stores.ids import microseconds
 from deployments.stores.tasks.notices import announce
@@ -17,8 +17,7 @@ BRIEF = [column for column in TASKS.c if column.name not in ("body", "output")]
 MAX_LOST = 3
 """Attempts whose worker died; after so many the task itself is taken for the cause."""
 
-RETRY_BASE_S = 1.0
-RETRY_MAX_S = 60.0
+RETRY = Backoff(1.0, 60.0)
 
 LOST = {
     "message": "workers died of this task; it is not tried again by itself",
@@ -50,7 +49,7 @@ def put_back(
     if row.is_cancelling:
         end_task(connection, row, TaskEnd(status="CANCELLED"), now)
         return
-    retry_at = now + microseconds(min(pause_s, RETRY_MAX_S)) if pause_s > 0 else 0
+    retry_at = now + microseconds(min(pause_s, RETRY.max_s)) if pause_s > 0 else 0
     back = {"status": "PENDING", "owner": "", "retry_at": retry_at, **values}
     connection.execute(update(TASKS).where(TASKS.c.id == row.id).values(back))
 
@@ -62,9 +61,3 @@ def lose(connection: Connection, row: Row[Any], now: int) -> None:
         end_task(connection, row, TaskEnd(status="FAILED", error=LOST), now)
     else:
         put_back(connection, row, now, num_lost=num_lost)
-
-
-def backoff_s(num_failures: int) -> float:
-    """Return a pause that doubles with each failure, half of it left to chance."""
-    full = min(RETRY_MAX_S, RETRY_BASE_S * 2.0 ** max(0, num_failures - 1))
-    return full * random.uniform(0.5, 1.0)  # noqa: S311  # nobody gains by guessing it

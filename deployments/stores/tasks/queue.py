@@ -17,7 +17,7 @@ from deployments.stores.database import Database
 from deployments.stores.grouping import GroupedWrites
 from deployments.stores.ids import microseconds
 from deployments.stores.tasks.choosing import COUNTS, HAS_READY, Choice, moment
-from deployments.stores.tasks.ending import BRIEF, backoff_s, end_task, put_back
+from deployments.stores.tasks.ending import BRIEF, RETRY, end_task, put_back
 from deployments.stores.tasks.removing import remove_late
 from deployments.stores.tasks.rows import claim_of
 from deployments.stores.tasks.workers import Clock, Workers, lives
@@ -138,7 +138,7 @@ class TaskQueue(Workers):
             if num_failures >= MAX_FAILURES and not row.is_cancelling:
                 end_task(connection, row, TaskEnd(status="FAILED", error=error), self._now())
             else:
-                pause_s = backoff_s(num_failures) if after_s is None else after_s
+                pause_s = RETRY.pause_s(num_failures) if after_s is None else after_s
                 put_back(connection, row, self._now(), pause_s, num_failures=num_failures)
             return True
 

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from deployments.backoff import Backoff
+from deployments.brokers import publisher as publisher_module
 from deployments.brokers.base import NEWS, published
 from deployments.brokers.celery_broker import CeleryBroker
 from deployments.brokers.opening import CONSUMING, open_broker, open_publisher
@@ -44,6 +46,44 @@ def test_nobody_waits_and_only_so_much_is_kept() -> None:
     publisher.close()
     assert MAX_WAITING <= broker.num <= MAX_WAITING + 1
     assert broker.is_closed
+
+
+class Failing(TableBroker):
+    """Refuses the first pieces of news."""
+
+    def __init__(self, num_failures: int) -> None:
+        super().__init__(CONSUMING)
+        self.num_failures = num_failures
+        self.num = 0
+
+    def enqueue_task_sync(self, task_name, args=None, kwargs=None, **options):
+        if self.num_failures:
+            self.num_failures -= 1
+            raise TimeoutError("not confirmed")
+        self.num += 1
+        return published("1")
+
+
+def test_what_is_not_confirmed_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publisher_module, "RETRY", Backoff(0.01, 0.02))
+    broker = Failing(3)
+    publisher = Publisher(broker)
+    for _ in range(20):
+        publisher.tell()
+    until(lambda: broker.num == 20)
+    publisher.close()
+    assert broker.num == 20
+
+
+def test_closing_does_not_wait_for_a_broker_that_is_away() -> None:
+    broker = Failing(10**9)
+    publisher = Publisher(broker)
+    publisher.tell()
+    until(lambda: broker.num_failures < 10**9)
+    began = time.monotonic()
+    publisher.close()
+    assert not publisher._thread.is_alive()
+    assert time.monotonic() - began < 4
 
 
 def test_each_telling_is_one_piece_of_news(server: Server, queue: str) -> None:

@@ -5,7 +5,7 @@ import pytest
 from deployments.errors import Conflict, NotFound
 from deployments.stores.database import Database
 from deployments.stores.grouping import GroupedWrites
-from deployments.stores.webhooks import BACKOFF_MAX_S, HOLD_S, MAX_ATTEMPTS, WebhookStore
+from deployments.stores.webhooks import HOLD_S, MAX_ATTEMPTS, RETRY, WebhookStore
 from deployments.types.webhooks import Delivery
 from tests.unit.stores.tasks.conftest import START, Bench
 
@@ -71,9 +71,9 @@ def test_pauses_grow_to_an_hour_and_then_nobody_tries(bench: Bench, store: Webho
         assert store.fail(found[0], "http_500", 500, is_final=False)
     assert pauses[0] == 0
     for number, pause in enumerate(pauses[1:]):
-        full = min(BACKOFF_MAX_S, 5 * 2**number)
+        full = min(RETRY.max_s, 5 * 2**number)
         assert full / 2 <= pause <= full * 1.05 + 2, number
-    assert max(pauses) >= BACKOFF_MAX_S / 2
+    assert max(pauses) >= RETRY.max_s / 2
     [state] = store.find("acme", limit=9)
     assert (state.status, state.error, state.http_status) == ("FAILED", "http_500", 500)
     bench.now += 10 * HOUR

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from deployments.backoff import Backoff
 from deployments.errors import EngineFailed, Overloaded, RateLimited
 from deployments.ingress.batches import asking
 from deployments.ingress.batches.job import BatchJob
@@ -30,7 +31,7 @@ async def client(house: House) -> AsyncIterator[openai.AsyncOpenAI]:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "BACKOFF_S", 0.005)
+    monkeypatch.setattr(asking, "RETRY", Backoff(0.005, 30.0))
 
 
 def chat(number: int, **said: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 from deployments.errors import StoreUnavailable
 from deployments.stores.database import Database
 from deployments.stores.grouping import GroupedWrites
-from deployments.stores.tasks.ending import MAX_LOST, RETRY_MAX_S
+from deployments.stores.tasks.ending import MAX_LOST, RETRY
 from deployments.stores.tasks.queue import MAX_FAILURES
 from deployments.types.tasks import Backlog, TaskEnd, TaskProgress
 from tests.unit.stores.tasks.conftest import DONE, ERROR, START, Bench
@@ -219,7 +219,7 @@ def test_asked_pause_is_bounded(bench: Bench):
     worker = bench.worker()
     bench.submit()
     worker.fail(bench.claim(worker)[0], ERROR, 10 * HOUR).result(30)
-    bench.now += RETRY_MAX_S - 1
+    bench.now += RETRY.max_s - 1
     assert bench.claim(worker) == []
     bench.now += 1
     assert len(bench.claim(worker)) == 1
