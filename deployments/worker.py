@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from ray import serve
@@ -66,9 +67,11 @@ class _Consumer:
         self._queue = self._parts.queue()
         self._max_running = args.tasks.max_running
         batches, depth = self._parts.batches, args.max_json_depth
+        asking = partial(graph.occupancy, timeout_s=HEALTH_TIMEOUT_S)
+        batch_job = BatchJob(batches, calls, asking, args.batches, depth)
         self._crew = Crew(
             self._queue,
-            {INDEX: IndexJob(calls), BATCHES: BatchJob(batches, calls, args.batches, depth)},
+            {INDEX: IndexJob(calls), BATCHES: batch_job},
             RouteJob(calls, self._queue),
             max_running=self._max_running,
             is_told=bool(settings.broker_url),

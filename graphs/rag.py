@@ -227,6 +227,14 @@ class RagGraph(Corpus, ModelOperations):
             ingresses=await self._counters(deadline),
         )
 
+    async def occupancy(self, *, timeout_s: float) -> float:
+        """Return how many requests all ingresses work on at once, in the mean of the last second.
+
+        Raises:
+            RagError: not all that run answered in time.
+        """
+        return sum(await call_all(self._peers("Ingress"), "occupancy", Deadline(timeout_s)))
+
     async def _counters(self, deadline: Deadline) -> list[bytes]:
         """Return the counters of every process that answers requests, or does tasks."""
         counters = await call_all(self._peers("Ingress"), "metrics", deadline)

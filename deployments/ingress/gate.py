@@ -7,6 +7,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 
 from deployments.config import IngressArgs
@@ -146,7 +147,9 @@ class Gate:
         exchange.before_end = partial(_settle, ticket, exchange)
         await ticket.admit()
         async with self._slots.one(key.tenant):
-            with self._metrics.in_flight.track_inprogress():
+            is_work = scope["method"] == "POST"
+            counted = self._metrics.occupancy.one() if is_work else nullcontext()
+            with self._metrics.in_flight.track_inprogress(), counted:
                 await self._answer(scope, receive, exchange)
 
     async def _key(self, scope: Scope, path: str, address: Address) -> Key:

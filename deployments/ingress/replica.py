@@ -81,6 +81,10 @@ class Ingress:
         """Return this replica's own counters; the graph adds those of all replicas up."""
         return self._parts.metrics.text()
 
+    def occupancy(self) -> float:
+        """Return how many requests this replica works on at once, in the mean."""
+        return self._parts.metrics.occupancy.mean()
+
     async def forget(self) -> None:
         """Remove every answer that is kept: what it rests on may have been erased.
 

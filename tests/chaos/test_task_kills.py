@@ -182,26 +182,29 @@ def state_of(house: House, task_id: str) -> dict[str, Any]:
 def test_every_accepted_task_ends_once_whatever_dies(house: House) -> None:
     rng = random.Random("tasks")
     tasks: dict[str, str] = {}
+    may_submit = threading.Semaphore(0)
 
     def submit() -> None:
         for number in range(NUM_TASKS):
+            may_submit.acquire()
             task_id, prompt = accepted(house, number)
             tasks[task_id] = prompt
 
     submitting = threading.Thread(target=submit)
     submitting.start()
-    broken: Counter[str] = Counter()
-    for _ in range(NUM_KILLS):
+    parts = sorted(house.breaks)
+    drawn = [parts[number % len(parts)] for number in range(NUM_KILLS)]
+    rng.shuffle(drawn)
+    for number, what in enumerate(drawn):  # there is something to do at each of them
+        may_submit.release(NUM_TASKS * (number + 1) // NUM_KILLS - NUM_TASKS * number // NUM_KILLS)
         time.sleep(rng.uniform(0.2, 2.0))
-        what = rng.choice(sorted(house.breaks))
         house.breaks[what]()
-        broken[what] += 1
     submitting.join()
     assert len(tasks) == NUM_TASKS
     ends = {one: _end(house, one) for one in tasks}
     statuses = Counter(end["status"] for end in ends.values())
     codes = Counter(end["error"]["code"] for end in ends.values() if end["error"])
-    print(f"\nbroken: {dict(broken)}; ended: {dict(statuses)} {dict(codes)}")
+    print(f"\nbroken: {dict(Counter(drawn))}; ended: {dict(statuses)} {dict(codes)}")
     assert set(codes) <= {"task_quarantined"}
     assert statuses["COMPLETED"] >= MIN_COMPLETED * NUM_TASKS
     _check_results(house, tasks, ends)

@@ -5,7 +5,7 @@ batch whose task has ended is brought to its own end by whoever sees that (``set
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
@@ -14,7 +14,7 @@ from typing import Final
 import orjson
 
 from deployments.config import BatchesArgs
-from deployments.errors import NotFound
+from deployments.errors import NotFound, RagError
 from deployments.ingress.batches.asking import Asker, Calls
 from deployments.ingress.batches.lines import LineBounds, Numbered, checked, numbered
 from deployments.ingress.batches.pace import Pace
@@ -25,6 +25,9 @@ from deployments.types.tasks import Claim, TaskEnd, TaskProgress, TaskStatus
 
 AHEAD = 64
 """Lines read from the file together."""
+
+WATCH_S = 0.25
+"""How long others wait at most until a batch makes way; each look costs every ingress a call."""
 
 LAST_FLUSH_S = 2.0
 """How long a job that is stopped may take to write down what is done."""
@@ -37,11 +40,26 @@ class BatchJob:
     """Does tasks of the path `/v1/batches`."""
 
     def __init__(
-        self, stores: BatchStores, calls: Calls, args: BatchesArgs, max_depth: int
+        self,
+        stores: BatchStores,
+        calls: Calls,
+        occupancy: Callable[[], Awaitable[float]],
+        args: BatchesArgs,
+        max_depth: int,
     ) -> None:
-        """Take where batches are kept, what asks routes, and the bounds of an input."""
+        """Take the parts of a batch's job.
+
+        Args:
+            stores: where batches are kept.
+            calls: asks routes.
+            occupancy: says how many requests there are at once whose callers wait; raises RagError
+                where that cannot be told.
+            args: the bounds of an input.
+            max_depth: of a request's body.
+        """
         self._stores = stores
         self._calls = calls
+        self._occupancy = occupancy
         self._max_at_once = args.concurrency
         # A body is one level deeper in its line than in a request of its own.
         self._bounds = LineBounds(args.max_lines, args.max_line_bytes, max_depth + 1)
@@ -100,11 +118,13 @@ class BatchJob:
         try:
             async with asyncio.TaskGroup() as group:
                 flushing = group.create_task(record.flush_for_ever())
+                watching = group.create_task(self._make_way(pace))
                 async with asyncio.TaskGroup() as running:
                     async for number, epoch, raw in self._open(batch):
                         await pace.enter()
                         running.create_task(do(number, epoch, raw))
                 flushing.cancel()
+                watching.cancel()
             await record.flush()
         except BaseExceptionGroup as failed:
             raise _first(failed) from None
@@ -113,6 +133,13 @@ class BatchJob:
                 async with asyncio.timeout(LAST_FLUSH_S):
                     await record.flush()
             raise
+
+    async def _make_way(self, pace: Pace) -> None:
+        """Tell a batch's pace of others, until cancelled."""
+        while True:
+            with suppress(RagError):  # it goes on as it was
+                pace.make_way(await self._occupancy())
+            await asyncio.sleep(WATCH_S)
 
     async def _open(self, batch: BatchState) -> AsyncIterator[tuple[int, int, bytes]]:
         """Yield number, epoch and text of the lines that are not done, in order."""

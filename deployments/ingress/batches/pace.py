@@ -1,12 +1,15 @@
-"""How many lines of a batch run at once: as many as do not slow the models down by much.
+"""How many lines of a batch run at once: as many as do not slow down who waits for an answer.
 
-A batch may take a day, and whoever waits for an answer may not. Nobody tells a batch how busy the
-models are with others, but its own lines do: the time that each takes per token. So the limit is
-found as TCP finds a connection's: it doubles with each round of lines until the first bad one, then
-grows by one for each good one, and is halved when a line was refused (429, 503), or when a round
-took more than `SLOWER` times what the best one did. So a batch slows what runs beside it, and
-itself, to about half speed at worst, and gives way when others come. The best round is forgotten
-slowly (`FORGOTTEN`), for it may have been of shorter prompts.
+A batch may take a day. While nobody else asks, as many lines run at once as the models do well; of
+those that wait for an answer the ingresses tell (`make_way`), and then a batch begins again with
+one line, and adds others as long as its own lines show that nobody is slowed by them: by the time
+that each takes per token.
+
+So the limit is found as TCP finds a connection's: it grows by one for each good round of lines
+(doubles, until the first bad one, while the batch is alone), and is halved when a line was refused
+(429, 503), or when a round took too much longer than the best one did (`SLOWER_ALONE`,
+`SLOWER_BESIDE`). The best round is forgotten slowly (`FORGOTTEN`), for it may have been of shorter
+prompts.
 
 Source: Chiu and Jain, "Analysis of the Increase and Decrease Algorithms for Congestion Avoidance in
 Computer Networks" (1989): additive increase and multiplicative decrease shares fairly.
@@ -14,13 +17,20 @@ Computer Networks" (1989): additive increase and multiplicative decrease shares 
 
 import asyncio
 import statistics
+from typing import Final
 
-SLOWER = 2.0
-FORGOTTEN = 1.01
+SLOWER_ALONE: Final = 2.5
+"""Lines may wait for each other; but who comes next waits for all that are under way."""
+
+SLOWER_BESIDE: Final = 1.1
+FORGOTTEN: Final = 1.01
 """What the best round is multiplied by after each other one: twice as slow after 70 of them."""
 
-ROUND = 4
+ROUND: Final = 4
 """Lines of a round at least: the median of fewer says nothing."""
+
+NOBODY: Final = 0.02
+"""Requests at once, in the mean, that are none: one of 0.1 s counts for about two seconds."""
 
 
 class Pace:
@@ -35,6 +45,7 @@ class Pace:
         self._round: list[float] = []
         self._num_refused = 0
         self._is_starting = True
+        self._is_beside = False
         self._best: float | None = None
 
     @property
@@ -53,6 +64,16 @@ class Pace:
         """Say that a line has ended."""
         self._num_running -= 1
         self._changed.set()
+
+    def make_way(self, others: float) -> None:
+        """Say how many requests there are at once whose callers wait."""
+        is_beside = others > NOBODY
+        if is_beside == self._is_beside:
+            return
+        self._is_beside, self._is_starting = is_beside, not is_beside
+        self._best, self._round = None, []  # times are others now
+        if is_beside:
+            self._limit = 1
 
     def refuse(self) -> None:
         """Say that a line was refused: there is no room.
@@ -73,7 +94,7 @@ class Pace:
         was_refused, self._num_refused = self._num_refused > 0, 0
         best = median if self._best is None else min(median, self._best * FORGOTTEN)
         self._best = best
-        if median > SLOWER * best:
+        if median > best * (SLOWER_BESIDE if self._is_beside else SLOWER_ALONE):
             self._slow_down()
         elif not was_refused:
             grown = self._limit * 2 if self._is_starting else self._limit + 1

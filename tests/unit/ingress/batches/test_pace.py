@@ -27,7 +27,7 @@ def test_limit_doubles_up_to_its_bound() -> None:
 
 def test_slow_round_halves_and_then_it_grows_by_one() -> None:
     pace = grown()
-    round_of(pace, 2.5)
+    round_of(pace, 2.6)
     assert pace.limit == 8
     round_of(pace, 1.9)
     assert pace.limit == 9
@@ -66,6 +66,32 @@ def test_best_is_forgotten() -> None:
     for _ in range(200):
         round_of(pace, 3.0)
     assert pace.limit == 16
+
+
+def test_batch_begins_again_with_one_line_when_others_come() -> None:
+    pace = grown()
+    pace.make_way(0.001)
+    assert pace.limit == 16
+    pace.make_way(0.5)
+    assert pace.limit == 1
+    limits = []
+    for seconds in (1.0, 1.05, 1.05, 1.2, 1.05):
+        round_of(pace, seconds)
+        limits.append(pace.limit)
+    assert limits == [2, 3, 4, 2, 3]
+    pace.make_way(3.0)  # as before
+    assert pace.limit == 3
+
+
+def test_batch_that_is_alone_again_doubles() -> None:
+    pace = grown()
+    pace.make_way(1.0)
+    pace.make_way(0.0)
+    limits = []
+    for _ in range(4):
+        round_of(pace, 1.0)
+        limits.append(pace.limit)
+    assert limits == [2, 4, 8, 16]
 
 
 async def test_no_more_lines_run_than_the_limit() -> None:

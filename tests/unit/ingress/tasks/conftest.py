@@ -49,9 +49,18 @@ class House:
     surface: Surface
     args: IngressArgs
     crews: list[Crew] = field(default_factory=list)
+    num_others: float = 0.0
+    """Requests at once of those who wait, as crews are told."""
 
     def queue(self) -> TaskQueue:
         return TaskQueue(self.database, self.writes)
+
+    async def occupancy(self) -> float:
+        return self.num_others
+
+    def batch_job(self) -> BatchJob:
+        bounds = self.args.batches, self.args.max_json_depth
+        return BatchJob(self.batches, self.surface.calls, self.occupancy, *bounds)
 
     @asynccontextmanager
     async def crew(self, **given: Any) -> AsyncIterator[Crew]:
@@ -60,7 +69,7 @@ class House:
         options = {"max_running": 4, "is_told": False, **given}
         jobs: dict[str, Job] = {
             INDEX: IndexJob(calls),
-            BATCHES: BatchJob(self.batches, calls, self.args.batches, self.args.max_json_depth),
+            BATCHES: self.batch_job(),
         }
         crew = Crew(queue, jobs, RouteJob(calls, queue), **options)
         running = asyncio.create_task(crew.run())

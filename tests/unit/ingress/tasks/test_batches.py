@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import openai
@@ -12,7 +12,6 @@ import pytest
 from deployments.backoff import Backoff
 from deployments.errors import EngineFailed, Overloaded, RateLimited
 from deployments.ingress.batches import asking
-from deployments.ingress.batches.job import BatchJob
 from deployments.stores.key_rows import Grants
 from deployments.types import Document
 from tests.unit.ingress.fake_graph import FakeGraph
@@ -258,7 +257,7 @@ async def test_worker_that_dies_costs_only_what_was_not_written(
     doomed = house.queue()
     doomed.enlist()
     (claim,) = doomed.claim(1).result(10)
-    job = BatchJob(house.batches, house.surface.calls, house.args.batches, 32)
+    job = house.batch_job()
 
     async def report(_: object) -> bool:
         return True
@@ -288,7 +287,7 @@ async def test_earlier_attempt_that_is_alive_is_not_heard(
     stale = house.queue()
     stale.enlist()
     (claim,) = stale.claim(1).result(10)
-    job = BatchJob(house.batches, house.surface.calls, house.args.batches, 32)
+    job = house.batch_job()
 
     async def report(_: object) -> bool:
         return True
@@ -409,6 +408,27 @@ async def test_no_more_lines_run_than_said(house_of: Any, graph: FakeGraph) -> N
             most = max(most, graph.num_running)
             await asyncio.sleep(0.002)
     assert most == 3
+
+
+async def test_batch_makes_way_for_others(
+    house: House, client: openai.AsyncOpenAI, graph: FakeGraph
+) -> None:
+    graph.delay_s = 0.05
+    async with house.crew():
+        sent = await put(client, [chat(n) for n in range(400)])
+        await until(lambda: graph.num_running >= 8)
+        house.num_others = 1.0
+        await until(lambda: graph.num_running <= 2)
+        assert (await client.batches.retrieve(sent.id)).status == "in_progress"
+        house.num_others = 0.0
+        await until(lambda: graph.num_running >= 8)
+        assert (await end(client, sent.id)).status == "completed"
+
+
+async def until(is_so: Callable[[], bool], wait_s: float = 10) -> None:
+    async with asyncio.timeout(wait_s):
+        while not is_so():
+            await asyncio.sleep(0.005)
 
 
 async def _check_whole(
