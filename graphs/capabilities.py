@@ -1,6 +1,6 @@
 """What a load may ask for here: engines that are installed, devices that Ray has, precisions.
 
-The engines' registries and the bounds in ``deployments/config.py`` are asked, so an engine that is
+The engines' registries and the bounds in ``deployments/config/`` are asked, so an engine that is
 added there can be loaded. Every refusal names what there is.
 """
 
