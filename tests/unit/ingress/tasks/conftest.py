@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from deployments.config import IngressArgs
@@ -33,7 +34,7 @@ from deployments.stores.replays import Replays
 from deployments.stores.tasks.queue import TaskQueue
 from deployments.stores.tasks.store import TaskStore
 from deployments.stores.webhooks import WebhookStore
-from tests.unit.ingress.conftest import FakeFactors, FakeKeys, extract, in_process
+from tests.unit.ingress.conftest import KEY, FakeFactors, FakeKeys, extract, in_process
 from tests.unit.ingress.fake_graph import FakeGraph
 
 
@@ -134,3 +135,18 @@ def house_of(
 @pytest.fixture
 def house(house_of: Built) -> House:
     return house_of()
+
+
+def client_of(house: House, key: str = KEY) -> openai.AsyncOpenAI:
+    """Return OpenAI's own client over the application; it does not try again by itself."""
+    transport = httpx.ASGITransport(house.surface.gate)
+    http = httpx.AsyncClient(transport=transport, base_url="http://test/v1")
+    return openai.AsyncOpenAI(
+        api_key=key, base_url="http://test/v1", http_client=http, max_retries=0
+    )
+
+
+@pytest.fixture
+async def client(house: House) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with client_of(house) as client:
+        yield client

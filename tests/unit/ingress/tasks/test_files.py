@@ -1,25 +1,17 @@
 """Files over HTTP, through OpenAI's own client."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import httpx
 import openai
 import pytest
 
 from tests.unit.ingress.conftest import KEY
-from tests.unit.ingress.tasks.conftest import Built, House
-from tests.unit.ingress.tasks.openai_client import client_of
+from tests.unit.ingress.tasks.conftest import Built, House, client_of
 
 MISSING = f"file_{'0' * 32}"
 BIG = b"0123456789abcdef" * 150_000
 FORM = {"purpose": "batch"}
-
-
-@pytest.fixture
-async def client(house: House) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with client_of(house) as client:
-        yield client
 
 
 async def test_file_is_kept_listed_read_and_deleted(client: openai.AsyncOpenAI) -> None:
