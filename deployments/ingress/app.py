@@ -164,9 +164,8 @@ def _routes(services: Services, routers: Sequence[APIRouter]) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for router in routers:
-        app.include_router(router)
-    app.include_router(docs_router())
+    for router in (*routers, docs_router()):
+        app.router.routes.extend(router.routes)
     app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
     return app
 

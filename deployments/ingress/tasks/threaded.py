@@ -1,6 +1,7 @@
 """What the ingress needs of the tasks' store, and that store behind threads."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -67,7 +68,8 @@ class ThreadedTasks:
         """Put a task in."""
         submitted = self._store.submit(order, self._max_waiting)
         state = await asyncio.shield(asyncio.wrap_future(submitted))
-        self._tell()
+        if order.not_before <= time.time():
+            self._tell()
         return state
 
     async def get(self, tenant: str, id_: str) -> TaskState:

@@ -38,6 +38,9 @@ ROOM_AGE_S = 1.0
 
 MAX_TENANTS = 10_000
 ONE = select(TASKS).where(TASKS.c.id == bindparam("id"), TASKS.c.tenant == bindparam("tenant"))
+PUT = insert(TASKS)
+"""Its values come apart: with them in it SQLAlchemy takes 0.1 ms to know the statement again."""
+
 STATUS = select(TASKS.c.status).where(
     TASKS.c.id == bindparam("id"), TASKS.c.tenant == bindparam("tenant")
 )
@@ -82,7 +85,7 @@ class TaskStore:
             is_retried = True
             if known is None:
                 self._take_room(connection, order.tenant, max_waiting)
-                connection.execute(insert(TASKS).values(values))
+                connection.execute(PUT, values)
             return _new_state(values)
 
         return self._writes.submit(write)
