@@ -35,6 +35,11 @@ def ready(store: ModelStore, *args: str, **changes: object) -> ModelState:
     return store.read().models[state.id]
 
 
+def load(store: ModelStore, **changes: object) -> str:
+    """Write a load down; return the name of its application."""
+    return app_name(store.load(spec(**changes)))
+
+
 class FakeApps:
     """Applications that start, run, fail and go when a test says so."""
 

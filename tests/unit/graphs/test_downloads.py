@@ -21,8 +21,8 @@ from graphs.specs import spec_of
 from tests.unit.engines.inspection.conftest import hub  # noqa: F401
 from tests.unit.engines.inspection.hub_server import Hub
 from tests.unit.engines.inspection.material import LLAMA, folder
+from tests.unit.graphs.lifecycle_bench import Bench
 from tests.unit.graphs.registry import RUNNING
-from tests.unit.graphs.test_lifecycle import Bench
 
 ARGS = ModelsArgs(allow_hub=True)
 ORDER = LoadOrder(name="m", version="1", source="hub:org/name", engine="transformers")

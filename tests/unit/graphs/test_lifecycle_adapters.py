@@ -1,28 +1,19 @@
 """Adapters come and go with passes of the lifecycle, and never without their base."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from deployments.errors import EngineFailed, UnreadableModel
-from graphs import lifecycle as module
-from graphs import tenure
 from graphs.model_app import app_name
+from tests.unit.graphs.lifecycle_bench import Bench
 from tests.unit.graphs.registry import RUNNING, ready, spec
-from tests.unit.graphs.test_lifecycle import Bench
 
 ADAPTER = "m:a@1"
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(module, "REROUTE_S", 0.0)
-    monkeypatch.setattr(tenure, "RENEW_S", 0.0)
-    made = Bench(tmp_path)
-    made.apps.apps[app_name(ready(made.store))] = RUNNING
-    yield made
-    made.database.close()
+def bench(bench: Bench) -> Bench:
+    bench.apps.apps[app_name(ready(bench.store))] = RUNNING
+    return bench
 
 
 async def loaded(bench: Bench) -> None:
