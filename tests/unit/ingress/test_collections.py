@@ -12,7 +12,8 @@ from deployments.types import (
     Document,
     IndexSettings,
 )
-from tests.unit.ingress.fake_graph import DIM, DIMS, FakeGraph
+from tests.unit.ingress.fake_graph import FakeGraph
+from tests.unit.ingress.fake_models import DIM, DIMS
 
 COLLECTIONS = "/v1/data/collections"
 

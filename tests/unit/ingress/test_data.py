@@ -9,7 +9,8 @@ import pytest
 from deployments.errors import StoreUnavailable
 from deployments.types import Condition
 from tests.unit.ingress.conftest import Build, in_process
-from tests.unit.ingress.fake_graph import NOW, FakeGraph
+from tests.unit.ingress.fake_collections import NOW
+from tests.unit.ingress.fake_graph import FakeGraph
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,8 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.unit.ingress.fake_graph import DIM, FakeGraph
+from tests.unit.ingress.fake_graph import FakeGraph
+from tests.unit.ingress.fake_models import DIM
 
 ASK = {"model": "fake-embedder", "input": ["a b", "c"]}
 
