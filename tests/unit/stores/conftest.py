@@ -9,10 +9,12 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from deployments.stores.database import Database
+from deployments.stores.documents import DocumentStore
 from deployments.stores.migrations import migrate
 from tests.faults.process import Disturber, disturber
 from tests.faults.recovery import Scene
 from tests.servers.postgres import FAST, Postgres, running_postgres
+from tests.unit.stores.material import doc, put
 
 NAMES = (f"test{number}" for number in itertools.count())
 
@@ -96,3 +98,21 @@ def database(database_url: str) -> Iterator[Database]:
     database = Database(database_url)
     yield database
     database.close()
+
+
+@pytest.fixture
+def other(tmp_path: Path, migrated_file: Path) -> Iterator[Database]:
+    """Yield a database beside `database`, in a file, as empty."""
+    shutil.copy(migrated_file, tmp_path / "other.db")
+    database = Database(f"sqlite:///{tmp_path / 'other.db'}")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def filled(database: Database) -> Database:
+    """Return the database with documents in two collections, of which one was deleted."""
+    put(database, [doc("1", "alpha " * 9, a=[1, "x"]), doc("2", "多语言 🦜", b=None), doc("3", "")])
+    put(database, [doc("1", "other"), doc("4", "β" * 50)], "d")
+    DocumentStore(database).delete("c", "2")
+    return database
