@@ -15,6 +15,7 @@ from tests.faults.process import Disturber, disturber
 from tests.faults.recovery import Scene
 from tests.servers.postgres import FAST, Postgres, running_postgres
 from tests.unit.stores.material import doc, put
+from tests.unit.stores.replica import Replica, fill
 
 NAMES = (f"test{number}" for number in itertools.count())
 
@@ -116,3 +117,17 @@ def filled(database: Database) -> Database:
     put(database, [doc("1", "other"), doc("4", "β" * 50)], "d")
     DocumentStore(database).delete("c", "2")
     return database
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "replica-state"
+
+
+@pytest.fixture
+def replica(database: Database, state: Path) -> Replica:
+    """Return a replica that has a collection of a few documents in memory."""
+    fill(database)
+    replica = Replica(database, state)
+    replica.find()
+    return replica

@@ -5,7 +5,11 @@ from pathlib import Path
 
 from deployments.config import RetrieverArgs
 from deployments.stores.buckets import WHOLE, Shard
+from deployments.stores.changes import heads
+from deployments.stores.collection_rows import change_collection
+from deployments.stores.collections import require_collection
 from deployments.stores.database import Database
+from deployments.stores.follower import Follower
 from deployments.stores.maintenance import Maintenance, Pace
 from deployments.stores.search import Searcher
 from deployments.types import Condition, ScoredChunk, SearchRequest
@@ -74,3 +78,22 @@ def fill(database: Database, num_documents: int = 60, first: int = 0, collection
         for i in range(first, first + num_documents)
     ]
     put(database, documents, collection=collection)
+
+
+def change(database: Database, **values: object) -> str:
+    """Change the collection's row; return its id."""
+    with database.write() as connection:
+        change_collection(connection, require_collection(connection, "c"), **values)
+    (collection_id,) = heads(database.rows)
+    return collection_id
+
+
+def only(replica: Replica) -> Follower:
+    """Return the follower of the one collection that it has in memory."""
+    (follower,) = replica.searcher.followers.all()
+    return follower
+
+
+def snapshots_in(state: Path) -> list[str]:
+    """Return the names of the whole snapshots in a state folder."""
+    return [path.name for path in state.glob("snapshots/*/*/*") if path.name.isdecimal()]

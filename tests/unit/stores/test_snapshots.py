@@ -14,11 +14,6 @@ from tests.unit.stores.material import doc, put
 from tests.unit.stores.replica import Replica, fill
 
 
-@pytest.fixture
-def state(tmp_path: Path) -> Path:
-    return tmp_path / "replica-state"
-
-
 def saved(database: Database, state: Path, **options: object) -> Path:
     """Have a replica write a snapshot; return its folder."""
     replica = Replica(database, state, **options)
