@@ -141,6 +141,8 @@ class FakeFactors:
             raise SecondFactorInvalid("the code is wrong, or was used already")
 
     async def remove(self, key_id: str) -> None:
+        if key_id not in self.enrolled:
+            raise NotFound("the key has no second factor")
         self.enrolled.remove(key_id)
 
 
