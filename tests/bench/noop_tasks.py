@@ -1,17 +1,22 @@
 """A Worker whose tasks do nothing: what is left is the queue.
 
-For ``tests/bench/tasks.py``: the graph of the configuration, but for what its workers do.
+For ``tests/bench/tasks.py``: the graph of the configuration, but for what its workers do. While
+there is a file `HOLD` in the state folder, what a broker told of waits.
 """
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 from ray.serve import Application
 
+from deployments.config import Settings
 from deployments.ingress.tasks.jobs import Report
 from deployments.types.tasks import Claim, TaskEnd
 from deployments.worker import Worker
 from graphs import rag
 from graphs.args import RagArgs
+
+HOLD: Final = "bench-hold"
 
 
 async def noop(claim: Claim, report: Report) -> TaskEnd:
@@ -25,6 +30,14 @@ class NoopWorker(Worker):
     def __init__(self, *args: Any, **given: Any) -> None:
         super().__init__(*args, **given)
         self._crew._default = noop
+        take, hold = self._crew.take, Settings().state_path / HOLD
+
+        async def take_when_free() -> bool:
+            while hold.exists():
+                await asyncio.sleep(0.005)
+            return await take()
+
+        self._crew.take = take_when_free  # type: ignore[method-assign]
 
 
 NoopWorker.__name__ = "Worker"

@@ -1,7 +1,9 @@
 """Tasks: what it costs to put one in, how soon it begins, and how many are done.
 
 Against an installation with fake engines whose workers do nothing, so that the queue alone is
-measured; put in beside the route that does nothing (`/v1/health`), in the same run. Example:
+measured. Tasks are put in beside requests to the route that does nothing and asks no key
+(`/v1/health`), and to the lightest one behind the checks that they pass, too (`LIGHT`). Those that
+are then done all wait at one instant: in the table, or as messages of the broker. Example:
 
     python -m tests.bench.tasks --broker embedded rabbit redis --tasks 2000
 """
@@ -21,10 +23,15 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from deployments.ingress.tasks.crew import UNTOLD_S
 from tests.bench.load import Client, median_ms, run
+from tests.bench.noop_tasks import HOLD
 from tests.servers.rabbit_server import running_rabbit
 from tests.servers.redis_server import running_redis
-from tests.stack import ROOT, running
+from tests.stack import ROOT, Stack, running
+
+LIGHT = "/v1/webhooks/secret"
+"""It computes a hash, and reads nothing."""
 
 BODY = {"prompt": "x", "max_tokens": 1}
 CONNECTIONS = 32
@@ -32,6 +39,8 @@ SUBMIT_MS, START_MS, LEAST_SHARE = 20.0, 20.0, 0.5
 LEAST_RATE = {"embedded": 300.0, "rabbit": 500.0, "redis": 0.0}
 PATIENCE_S = 120.0
 LEAD_S = 4.0
+PUBLISHED = 250
+"""Messages per second that are published at least, after the last task was put in."""
 
 
 def config() -> dict[str, Any]:
@@ -77,12 +86,31 @@ async def idle(client: Client, num_tasks: int) -> tuple[float, float]:
 
 
 async def drained(client: Client, num_tasks: int) -> float:
-    """Return tasks per second, from the instant at which all of them may begin to the last end."""
+    """Return tasks per second, from the instant at which all in the table may begin to the end."""
     begin = time.time() + LEAD_S + num_tasks / 150
     body = {**BODY, "not_before": datetime.fromtimestamp(begin, UTC).isoformat()}
     request = client.request("/v1/inference/async", body)
     await client.saturate([request] * num_tasks, CONNECTIONS)
     assert time.time() < begin, "the tasks were put in too slowly to be done together"
+    return await _rate(client, begin, num_tasks)
+
+
+async def consumed(client: Client, num_tasks: int, hold: Path) -> float:
+    """Return tasks per second, from the instant at which consumers go on to the last end.
+
+    All messages are with the broker, or its consumers, by then.
+    """
+    hold.touch()
+    try:
+        started = time.monotonic()
+        await client.saturate(
+            [client.request("/v1/inference/async", BODY)] * num_tasks, CONNECTIONS
+        )
+        await asyncio.sleep(num_tasks / PUBLISHED)
+        assert time.monotonic() - started < UNTOLD_S, "the first are found by looking by now"
+    finally:
+        begin = time.time()
+        hold.unlink()
     return await _rate(client, begin, num_tasks)
 
 
@@ -107,31 +135,38 @@ async def _rate(client: Client, begin: float, num_tasks: int) -> float:
     return num_tasks / (last - begin)
 
 
-async def measure(url: str, key: str, name: str, options: argparse.Namespace) -> list[list[str]]:
+async def measure(stack: Stack, name: str, options: argparse.Namespace) -> list[list[str]]:
     """Return the rows of one broker."""
-    client = Client(url, key)
+    client, hold = Client(stack.url, stack.key), stack.state_dir / HOLD
     await idle(client, 20)
     submit_ms, start_ms = await idle(client, options.idle)
-    shares, rates = [], []
+    shares = []
     for _ in range(options.rounds):
-        noop = await client.saturate([client.request("/v1/health")] * options.tasks, CONNECTIONS)
+        noop, light = [
+            await client.saturate([client.request(path)] * options.tasks, CONNECTIONS)
+            for path in ("/v1/health", LIGHT)
+        ]
         submit = client.request("/v1/inference/async", {**BODY, "not_before": "2100-01-01T00:00Z"})
         put = await client.saturate([submit] * (options.tasks // 4), CONNECTIONS)
-        shares.append((put / noop, put, noop))
-    rates = [await drained(client, options.tasks) for _ in range(options.rounds)]
+        shares.append((put / noop, put / light, put, noop, light))
+    if name == "embedded":
+        rates = [await drained(client, options.tasks) for _ in range(options.rounds)]
+    else:
+        rates = [await consumed(client, options.tasks, hold) for _ in range(options.rounds)]
     flows = [await flowing(client, options.tasks) for _ in range(options.rounds)]
     client.close()
-    share, put, noop = statistics.median(shares)
+    share, light_share, put, noop, light = map(statistics.median, zip(*shares, strict=True))
     rate, flow = statistics.median(rates), statistics.median(flows)
     return [
         [name, "put in, p50", f"{submit_ms:.1f} ms", f"≤ {SUBMIT_MS:g}: {met(submit_ms <= 20)}"],
         [name, "begins after, p50", f"{start_ms:.1f} ms", f"≤ {START_MS:g}: {met(start_ms <= 20)}"],
         [
             name,
-            "put in ÷ no-op route",
+            "put in ÷ /v1/health",
             f"{share:.2f} ({put:.0f} / {noop:.0f} per s)",
             f"≥ {LEAST_SHARE:g}: {met(share >= LEAST_SHARE)}",
         ],
+        [name, f"put in ÷ {LIGHT}", f"{light_share:.2f} ({put:.0f} / {light:.0f} per s)", ""],
         [
             name,
             "queue to stored result",
@@ -165,7 +200,7 @@ def main() -> None:
         path.write_text(yaml.safe_dump(config()), encoding="utf-8")
         for name in options.broker:
             with broker(name) as url, running(path, RAGSERVE_BROKER_URL=url) as stack:
-                for row in run(measure(stack.url, stack.key, name, options)):
+                for row in run(measure(stack, name, options)):
                     table.add_row(*row)
     Console(width=100).print(table)
 

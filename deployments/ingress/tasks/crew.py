@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from deployments.errors import RagError, StoreUnavailable
@@ -71,7 +72,12 @@ class Crew:
         self._running: dict[str, tuple[Claim, asyncio.Task[None]]] = {}
         self._ending: set[str] = set()
         self._claiming = 0
+        self._loop = asyncio.get_running_loop()
+        self._turns: list[asyncio.Future[asyncio.Task[None] | None]] = []
+        self._serving = asyncio.Lock()
         self._something = asyncio.Event()
+        self._is_finding = not is_told
+        """Whether looking finds tasks; else it would only keep those waiting who were told."""
         self._is_draining = False
         self._is_enlisted = asyncio.Event()
         self._turned_at = time.monotonic()
@@ -100,11 +106,36 @@ class Crew:
                 group.create_task(loop)
 
     async def take(self) -> bool:
-        """Do the most urgent task to its end; False: there is none, or no room for one."""
+        """Do the most urgent task to its end; False: there is none, or no room for one.
+
+        Those who take at the same time claim together: one claim costs as much as one for all.
+        """
         await self._is_enlisted.wait()
-        done = [task for _, task in await self._claim(1)]
-        await asyncio.gather(*done, return_exceptions=True)
-        return bool(done)
+        turn: asyncio.Future[asyncio.Task[None] | None] = self._loop.create_future()
+        self._turns.append(turn)
+        if len(self._turns) == 1:
+            self._loop.create_task(self._serve())
+        task = await turn
+        if task is not None:
+            await asyncio.gather(task, return_exceptions=True)
+        return task is not None
+
+    async def _serve(self) -> None:
+        """Claim for those who take, as many at once as have come during the last claim."""
+        async with self._serving:
+            turns, self._turns = self._turns, []
+            error, begun = None, []
+            try:
+                begun = await self._claim(len(turns))
+            except Exception as failed:  # each of them is told
+                error = failed
+        for turn, work in zip_longest(turns, begun):
+            if turn.done():  # it left; what is claimed is done all the same
+                continue
+            if error is not None:
+                turn.set_exception(error)
+            else:
+                turn.set_result(None if work is None else work[1])
 
     async def drain(self, timeout_s: float) -> None:
         """Claim nothing more, let what runs end, and give back what does not."""
@@ -133,9 +164,10 @@ class Crew:
             if room <= 0 or self._is_draining:
                 continue
             try:
+                begun = []
                 if await asyncio.to_thread(self._queue.has_ready):
-                    min_age_s = UNTOLD_S if self._is_told else 0.0
-                    await self._claim(room, min_age_s)
+                    begun = await self._claim(room, UNTOLD_S if self._is_told else 0.0)
+                self._is_finding = bool(begun) or not self._is_told
             except StoreUnavailable:
                 await asyncio.sleep(RETRY_S)
 
@@ -164,7 +196,8 @@ class Crew:
         finally:
             self._ending.discard(claim.task_id)
             self._running.pop(claim.task_id, None)
-            self.nudge()
+            if self._is_finding:
+                self.nudge()
 
     async def _outcome(self, claim: Claim) -> Callable[[], "Future[bool]"]:
         """Return what writes down how an attempt ended."""

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from deployments.errors import RagError, StoreUnavailable
 from deployments.ingress.tasks import crew as crew_module
+from deployments.ingress.tasks.crew import Crew
 from deployments.stores.tasks.ending import MAX_LOST
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.tasks.conftest import House
@@ -132,6 +134,50 @@ async def test_told_crew_takes_one_at_a_time_and_finds_old_ones_itself(
         monkeypatch.setattr(crew_module, "UNTOLD_S", 0.1)
         assert (await end(client, second))["status"] == "COMPLETED"
         assert not await crew.take()
+
+
+async def test_those_who_are_told_do_all_there_is_and_claim_together(house: House):
+    async with house.client() as client, house.crew(is_told=True, max_running=8) as crew:
+        tasks = [await put(client) for _ in range(60)]
+        claims, looks = _counted(crew, "claim"), _counted(crew, "has_ready")
+
+        async def take_all() -> int:
+            num = 0
+            while await crew.take():
+                num += 1
+            return num
+
+        took = await asyncio.gather(*(take_all() for _ in range(8)))
+        ended = [(await end(client, one, 0.2))["status"] for one in tasks]
+    assert sum(took) == 60
+    assert min(took) > 0  # nobody is sent away while there are tasks
+    assert set(ended) == {"COMPLETED"}
+    assert len(claims) < 60
+    assert len(looks) <= 5  # looking keeps those waiting who were told
+
+
+async def test_backlog_that_nobody_was_told_of_is_done_without_a_pause(
+    house: House, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(crew_module, "UNTOLD_S", 0.0)
+    monkeypatch.setattr(crew_module, "TOLD_POLL_S", 2.0)
+    async with house.client() as client:
+        tasks = [await put(client) for _ in range(30)]
+        async with house.crew(is_told=True, max_running=2):
+            ended = [(await end(client, one, 10))["status"] for one in tasks]
+    assert set(ended) == {"COMPLETED"}
+
+
+def _counted(crew: Crew, name: str) -> list[None]:
+    """Note each call of a method of the crew's table."""
+    method, calls = getattr(crew._queue, name), list[None]()
+
+    def noted(*args: Any, **given: Any) -> Any:
+        calls.append(None)
+        return method(*args, **given)
+
+    setattr(crew._queue, name, noted)
+    return calls
 
 
 async def test_two_crews_do_each_task_once(house: House, graph: FakeGraph):
