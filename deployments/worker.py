@@ -67,8 +67,8 @@ class _Consumer:
         self._queue = self._parts.queue()
         self._max_running = args.tasks.max_running
         batches, depth = self._parts.batches, args.max_json_depth
-        asking = partial(graph.occupancy, timeout_s=HEALTH_TIMEOUT_S)
-        batch_job = BatchJob(batches, calls, asking, args.batches, depth)
+        idle_s = partial(graph.idle_s, timeout_s=HEALTH_TIMEOUT_S)
+        batch_job = BatchJob(batches, calls, idle_s, args.batches, depth)
         self._crew = Crew(
             self._queue,
             {INDEX: IndexJob(calls), BATCHES: batch_job},

@@ -6,6 +6,7 @@ three handle calls.
 
 import asyncio
 import hashlib
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
@@ -227,13 +228,14 @@ class RagGraph(Corpus, ModelOperations):
             ingresses=await self._counters(deadline),
         )
 
-    async def occupancy(self, *, timeout_s: float) -> float:
-        """Return how many requests all ingresses work on at once, in the mean of the last second.
+    async def idle_s(self, *, timeout_s: float) -> float:
+        """Return for how long nobody has waited for any ingress; 0: somebody does.
 
         Raises:
             RagError: not all that run answered in time.
         """
-        return sum(await call_all(self._peers("Ingress"), "occupancy", Deadline(timeout_s)))
+        idle = await call_all(self._peers("Ingress"), "idle_s", Deadline(timeout_s))
+        return min(idle, default=math.inf)
 
     async def _counters(self, deadline: Deadline) -> list[bytes]:
         """Return the counters of every process that answers requests, or does tasks."""

@@ -40,6 +40,9 @@ SCRAPER = StoredKey("", "", is_admin=False, created_at="", grants=Grants(scopes=
 """Stands for the key of who may see the metrics without one."""
 
 PUBLIC_PREFIX = "/docs/"
+PUT_OFF = ("/v1/inference/async", "/v1/tasks", "/v1/files", "/v1/batches")
+"""Where nobody waits for the work itself."""
+
 REQUEST_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 
@@ -147,9 +150,9 @@ class Gate:
         exchange.before_end = partial(_settle, ticket, exchange)
         await ticket.admit()
         async with self._slots.one(key.tenant):
-            is_work = scope["method"] == "POST"
-            counted = self._metrics.occupancy.one() if is_work else nullcontext()
-            with self._metrics.in_flight.track_inprogress(), counted:
+            is_work = scope["method"] == "POST" and not path.startswith(PUT_OFF)
+            waiting = self._metrics.waiting.one() if is_work else nullcontext()
+            with self._metrics.in_flight.track_inprogress(), waiting:
                 await self._answer(scope, receive, exchange)
 
     async def _key(self, scope: Scope, path: str, address: Address) -> Key:

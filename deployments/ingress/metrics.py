@@ -3,7 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from deployments.ingress import entry
-from deployments.ingress.occupancy import Occupancy
+from deployments.ingress.presence import Presence
 
 METHODS = frozenset({"GET", "POST", "PATCH", "DELETE"})
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -56,8 +56,8 @@ class Metrics:
         self.in_flight = Gauge(
             "ragserve_requests_in_flight", "Requests being answered", registry=self.registry
         )
-        self.occupancy = Occupancy()
-        """Of what works for somebody who waits; that is what comes as POST."""
+        self.waiting = Presence()
+        """Of those whose answer takes work."""
 
     def watch(self, audit: entry.Audit | None) -> None:
         """Show how many records of the audit log this process had to drop."""

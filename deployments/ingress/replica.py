@@ -81,9 +81,9 @@ class Ingress:
         """Return this replica's own counters; the graph adds those of all replicas up."""
         return self._parts.metrics.text()
 
-    def occupancy(self) -> float:
-        """Return how many requests this replica works on at once, in the mean."""
-        return self._parts.metrics.occupancy.mean()
+    def idle_s(self) -> float:
+        """Return for how long nobody has waited for this replica's work."""
+        return self._parts.metrics.waiting.idle_s()
 
     async def forget(self) -> None:
         """Remove every answer that is kept: what it rests on may have been erased.

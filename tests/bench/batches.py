@@ -4,7 +4,7 @@ Fake engines. First the same requests are sent by hand, over more and more conne
 these rates is what the batch is held against. Then the p99 of a few callers is measured, alone and
 beside a batch, in turns. Example:
 
-    python -m tests.bench.batches --lines 600 --rounds 3 --requests 200
+    python -m tests.bench.batches --lines 3000 --rounds 3 --requests 200
 """
 
 import argparse
@@ -21,13 +21,17 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from deployments.ingress.batches.pace import QUIET_S
 from tests.bench.load import Client, percentile, run
 from tests.stack import ROOT, Stack, running
 
-CONNECTIONS = (4, 8, 16, 32)
+CONNECTIONS = (8, 16, 32, 64)
 NUM_ASKING = 4
+BY_HAND = 600
+"""Requests by hand: their rate is the same after fewer of them; a batch has to find its pace."""
+
 TOKENS, TOKEN_S = 16, 0.005
-POLL_S = 0.02
+POLL_S = 0.1
 TIMEOUT_S = 120.0
 ENDPOINT = "/v1/completions"
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -94,8 +98,10 @@ class Batches:
 
 async def rates(client: Client, batches: Batches, num_lines: int) -> tuple[dict[int, float], float]:
     """Return the requests per second by hand for each number of connections, and the batch's."""
-    requests = [client.request(ENDPOINT, body(n, batches.model)) for n in range(num_lines)]
+    num_by_hand = min(num_lines, BY_HAND)
+    requests = [client.request(ENDPOINT, body(n, batches.model)) for n in range(num_by_hand)]
     by_hand = {count: await client.saturate(requests, count) for count in CONNECTIONS}
+    await asyncio.sleep(QUIET_S)  # a batch makes way for a while after others have gone
     started = time.perf_counter()
     batch = await batches.end(await asyncio.to_thread(batches.create, num_lines))
     seconds = time.perf_counter() - started
@@ -134,7 +140,7 @@ async def compare(stack: Stack, options: argparse.Namespace) -> list[Table]:
     rows = []
     for _ in range(options.rounds):
         alone = await p99_ms(client, batches, options.requests)
-        id_ = await asyncio.to_thread(batches.create, 50 * options.lines)
+        id_ = await asyncio.to_thread(batches.create, 10 * options.lines)
         await batches.begin(id_)
         beside = await p99_ms(client, batches, options.requests)
         status = (await asyncio.to_thread(batches.get, id_))["status"]
@@ -162,7 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--lines", type=int, default=600, help="of the batch that is timed")
+    parser.add_argument("--lines", type=int, default=3000, help="of the batch that is timed")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=200, help="of each measurement of a p99")
     options = parser.parse_args()

@@ -43,7 +43,7 @@ class BatchJob:
         self,
         stores: BatchStores,
         calls: Calls,
-        occupancy: Callable[[], Awaitable[float]],
+        idle_s: Callable[[], Awaitable[float]],
         args: BatchesArgs,
         max_depth: int,
     ) -> None:
@@ -52,14 +52,14 @@ class BatchJob:
         Args:
             stores: where batches are kept.
             calls: asks routes.
-            occupancy: says how many requests there are at once whose callers wait; raises RagError
-                where that cannot be told.
+            idle_s: says for how long nobody has waited for an answer; raises RagError where that
+                cannot be told.
             args: the bounds of an input.
             max_depth: of a request's body.
         """
         self._stores = stores
         self._calls = calls
-        self._occupancy = occupancy
+        self._idle_s = idle_s
         self._max_at_once = args.concurrency
         # A body is one level deeper in its line than in a request of its own.
         self._bounds = LineBounds(args.max_lines, args.max_line_bytes, max_depth + 1)
@@ -138,7 +138,7 @@ class BatchJob:
         """Tell a batch's pace of others, until cancelled."""
         while True:
             with suppress(RagError):  # it goes on as it was
-                pace.make_way(await self._occupancy())
+                pace.make_way(await self._idle_s())
             await asyncio.sleep(WATCH_S)
 
     async def _open(self, batch: BatchState) -> AsyncIterator[tuple[int, int, bytes]]:

@@ -1,9 +1,9 @@
 """How many lines of a batch run at once: as many as do not slow down who waits for an answer.
 
-A batch may take a day. While nobody else asks, as many lines run at once as the models do well; of
-those that wait for an answer the ingresses tell (`make_way`), and then a batch begins again with
-one line, and adds others as long as its own lines show that nobody is slowed by them: by the time
-that each takes per token.
+A batch may take a day. While nobody else asks, as many lines run at once as the models do well. Of
+those who wait for an answer the ingresses tell (`make_way`); then a batch begins again with one
+line, and adds others, up to a part of what it may have alone, as long as its own lines show that
+nobody is slowed by them: by the time that each takes per token.
 
 So the limit is found as TCP finds a connection's: it grows by one for each good round of lines
 (doubles, until the first bad one, while the batch is alone), and is halved when a line was refused
@@ -29,8 +29,11 @@ FORGOTTEN: Final = 1.01
 ROUND: Final = 4
 """Lines of a round at least: the median of fewer says nothing."""
 
-NOBODY: Final = 0.02
-"""Requests at once, in the mean, that are none: one of 0.1 s counts for about two seconds."""
+PART_BESIDE: Final = 8
+"""A batch may have an eighth of its lines at once beside others."""
+
+QUIET_S: Final = 3.0
+"""When nobody has waited for so long, a batch takes itself for alone."""
 
 
 class Pace:
@@ -65,9 +68,9 @@ class Pace:
         self._num_running -= 1
         self._changed.set()
 
-    def make_way(self, others: float) -> None:
-        """Say how many requests there are at once whose callers wait."""
-        is_beside = others > NOBODY
+    def make_way(self, idle_s: float) -> None:
+        """Say for how long nobody has waited for an answer."""
+        is_beside = idle_s < QUIET_S
         if is_beside == self._is_beside:
             return
         self._is_beside, self._is_starting = is_beside, not is_beside
@@ -98,7 +101,8 @@ class Pace:
             self._slow_down()
         elif not was_refused:
             grown = self._limit * 2 if self._is_starting else self._limit + 1
-            self._limit = min(self._max, grown)
+            most = max(1, self._max // PART_BESIDE) if self._is_beside else self._max
+            self._limit = min(most, grown)
             self._changed.set()
 
     def _slow_down(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from deployments.ingress.batches.pace import ROUND, Pace
+from deployments.ingress.batches.pace import QUIET_S, ROUND, Pace
 
 
 def round_of(pace: Pace, seconds: float) -> None:
@@ -69,24 +69,24 @@ def test_best_is_forgotten() -> None:
 
 
 def test_batch_begins_again_with_one_line_when_others_come() -> None:
-    pace = grown()
-    pace.make_way(0.001)
-    assert pace.limit == 16
-    pace.make_way(0.5)
+    pace = grown(32)
+    pace.make_way(QUIET_S)
+    assert pace.limit == 32
+    pace.make_way(QUIET_S / 2)
     assert pace.limit == 1
     limits = []
-    for seconds in (1.0, 1.05, 1.05, 1.2, 1.05):
+    for seconds in (1.0, 1.05, 1.2, 1.05, 1.0, 1.0, 1.0):
         round_of(pace, seconds)
         limits.append(pace.limit)
-    assert limits == [2, 3, 4, 2, 3]
-    pace.make_way(3.0)  # as before
-    assert pace.limit == 3
+    assert limits == [2, 3, 1, 2, 3, 4, 4]  # an eighth of 32
+    pace.make_way(0.0)  # as before
+    assert pace.limit == 4
 
 
 def test_batch_that_is_alone_again_doubles() -> None:
     pace = grown()
-    pace.make_way(1.0)
     pace.make_way(0.0)
+    pace.make_way(QUIET_S)
     limits = []
     for _ in range(4):
         round_of(pace, 1.0)

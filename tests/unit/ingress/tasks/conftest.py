@@ -1,6 +1,7 @@
 """An application, a table of tasks on SQLite, and a crew that does them."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,18 +51,18 @@ class House:
     surface: Surface
     args: IngressArgs
     crews: list[Crew] = field(default_factory=list)
-    num_others: float = 0.0
-    """Requests at once of those who wait, as crews are told."""
+    idle: float = math.inf
+    """For how long nobody has waited, as crews are told."""
 
     def queue(self) -> TaskQueue:
         return TaskQueue(self.database, self.writes)
 
-    async def occupancy(self) -> float:
-        return self.num_others
+    async def idle_s(self) -> float:
+        return self.idle
 
     def batch_job(self) -> BatchJob:
         bounds = self.args.batches, self.args.max_json_depth
-        return BatchJob(self.batches, self.surface.calls, self.occupancy, *bounds)
+        return BatchJob(self.batches, self.surface.calls, self.idle_s, *bounds)
 
     @asynccontextmanager
     async def crew(self, **given: Any) -> AsyncIterator[Crew]:

@@ -19,7 +19,12 @@ from tests.unit.ingress.tasks.batching import (
     some_done,
     until,
 )
-from tests.unit.ingress.tasks.conftest import House, client_of
+from tests.unit.ingress.tasks.conftest import Built, House, client_of
+
+
+@pytest.fixture
+def house(house_of: Built) -> House:
+    return house_of(batches={"concurrency": 16})
 
 
 @pytest.fixture(autouse=True)
@@ -197,10 +202,10 @@ async def test_batch_makes_way_for_others(
     async with house.crew():
         sent = await put(client, [chat(n) for n in range(400)])
         await until(lambda: graph.num_running >= 8)
-        house.num_others = 1.0
+        house.idle = 0.0
         await until(lambda: graph.num_running <= 2)
         assert (await client.batches.retrieve(sent.id)).status == "in_progress"
-        house.num_others = 0.0
+        house.idle = 60.0
         await until(lambda: graph.num_running >= 8)
         assert (await end(client, sent.id)).status == "completed"
 
