@@ -93,8 +93,8 @@ test-e2e: install-dev ## Tests of the default application over HTTP, with the re
 test-chaos: install-dev servers ## Tests that kill processes while requests run
 	$(BIN)/pytest tests/chaos $(PYTEST_ARGS)
 
-test-faults: install-dev servers ## Every crash point, power loss, kill and damage (an hour)
-	RAGSERVE_TEST_FAULTS=all $(BIN)/pytest tests/unit/stores/test_faults_*.py tests/chaos/test_store_*.py $(PYTEST_ARGS)
+test-faults: install-dev servers ## Every crash point, power loss, kill and damage (80 minutes)
+	RAGSERVE_TEST_FAULTS=all $(BIN)/pytest tests/unit/stores/test_faults_*.py tests/chaos/test_store_*.py tests/chaos/test_task_kills.py $(PYTEST_ARGS)
 
 test-security: install-dev servers ## Abuse cases and bad inputs, with ten times the generated requests (half an hour)
 	RAGSERVE_TEST_SECURITY=all $(BIN)/pytest tests/unit tests/integration -k '$(ABUSE)' $(PYTEST_ARGS)

@@ -29,8 +29,8 @@ FORGOTTEN: Final = 1.01
 ROUND: Final = 4
 """Lines of a round at least: the median of fewer says nothing."""
 
-PART_BESIDE: Final = 8
-"""A batch may have an eighth of its lines at once beside others."""
+PART_BESIDE: Final = 4
+"""A batch may have a fourth of its lines at once beside others."""
 
 QUIET_S: Final = 3.0
 """When nobody has waited for so long, a batch takes itself for alone."""

@@ -69,16 +69,16 @@ def test_best_is_forgotten() -> None:
 
 
 def test_batch_begins_again_with_one_line_when_others_come() -> None:
-    pace = grown(32)
+    pace = grown()
     pace.make_way(QUIET_S)
-    assert pace.limit == 32
+    assert pace.limit == 16
     pace.make_way(QUIET_S / 2)
     assert pace.limit == 1
     limits = []
     for seconds in (1.0, 1.05, 1.2, 1.05, 1.0, 1.0, 1.0):
         round_of(pace, seconds)
         limits.append(pace.limit)
-    assert limits == [2, 3, 1, 2, 3, 4, 4]  # an eighth of 32
+    assert limits == [2, 3, 1, 2, 3, 4, 4]  # a fourth of 16
     pace.make_way(0.0)  # as before
     assert pace.limit == 4
 
