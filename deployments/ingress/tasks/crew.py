@@ -75,6 +75,7 @@ class Crew:
         self._loop = asyncio.get_running_loop()
         self._turns: list[asyncio.Future[asyncio.Task[None] | None]] = []
         self._serving = asyncio.Lock()
+        self._servant: asyncio.Task[None] | None = None
         self._something = asyncio.Event()
         self._is_finding = not is_told
         """Whether looking finds tasks; else it would only keep those waiting who were told."""
@@ -114,7 +115,7 @@ class Crew:
         turn: asyncio.Future[asyncio.Task[None] | None] = self._loop.create_future()
         self._turns.append(turn)
         if len(self._turns) == 1:
-            self._loop.create_task(self._serve())
+            self._servant = self._loop.create_task(self._serve())
         task = await turn
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)
