@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from itertools import zip_longest
+from itertools import chain, repeat
 from typing import Any, TypeVar
 
 from deployments.errors import RagError, StoreUnavailable
@@ -130,13 +130,16 @@ class Crew:
                 begun = await self._claim(len(turns))
             except Exception as failed:  # each of them is told
                 error = failed
-        for turn, work in zip_longest(turns, begun):
+        works = chain(
+            (work for _, work in begun), repeat(None)
+        )  # more than wanted, if some were unsure
+        for turn, work in zip(turns, works, strict=False):
             if turn.done():  # it left; what is claimed is done all the same
                 continue
             if error is not None:
                 turn.set_exception(error)
             else:
-                turn.set_result(None if work is None else work[1])
+                turn.set_result(work)
 
     async def drain(self, timeout_s: float) -> None:
         """Claim nothing more, let what runs end, and give back what does not."""

@@ -156,6 +156,16 @@ async def test_those_who_are_told_do_all_there_is_and_claim_together(house: Hous
     assert len(looks) <= 5  # looking keeps those waiting who were told
 
 
+async def test_claims_that_were_unsure_are_done_beside_what_was_wanted(house: House):
+    async with house.client() as client, house.crew(is_told=True, max_running=8) as crew:
+        tasks = [await put(client) for _ in range(3)]
+        claim = crew._queue.claim
+        crew._queue.claim = lambda num, **given: claim(num + 2, **given)  # type: ignore[method-assign]
+        assert await crew.take()
+        ended = [(await end(client, one))["status"] for one in tasks]
+    assert ended == ["COMPLETED"] * 3
+
+
 async def test_backlog_that_nobody_was_told_of_is_done_without_a_pause(
     house: House, monkeypatch: pytest.MonkeyPatch
 ):
