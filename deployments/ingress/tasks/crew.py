@@ -122,7 +122,10 @@ class Crew:
         return task is not None
 
     async def _serve(self) -> None:
-        """Claim for those who take, as many at once as have come during the last claim."""
+        """Claim for those who take, as many at once as have come during the last claim.
+
+        A claim that was unsure may bring more than they have room for; that is done beside.
+        """
         async with self._serving:
             turns, self._turns = self._turns, []
             error, begun = None, []
@@ -130,9 +133,7 @@ class Crew:
                 begun = await self._claim(len(turns))
             except Exception as failed:  # each of them is told
                 error = failed
-        works = chain(
-            (work for _, work in begun), repeat(None)
-        )  # more than wanted, if some were unsure
+        works = chain((work for _, work in begun), repeat(None))
         for turn, work in zip(turns, works, strict=False):
             if turn.done():  # it left; what is claimed is done all the same
                 continue
