@@ -17,10 +17,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cluster.errors import OperatorError
 from cluster.ports import LOOPBACK
 from cluster.state import StateFolder
+from deployments.backoff import Backoff
 from deployments.config import Settings
 
 MAX_ATTEMPTS = 6
 MAX_WAIT_S = 30.0
+RETRY = Backoff(1.0, MAX_WAIT_S)
 CODE_HEADER = "x-second-factor"
 RETRIED = (httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 PARQUET = "application/vnd.apache.parquet"
@@ -183,7 +185,7 @@ def wait_s(response: httpx.Response, attempt: int) -> float:
     try:
         asked = float(response.headers.get("retry-after", ""))
     except ValueError:
-        asked = float(2 ** (attempt - 1))
+        asked = RETRY.longest_s(attempt)
     return min(max(asked, 0.0), MAX_WAIT_S)
 
 

@@ -74,7 +74,6 @@ class Crew:
         self._claiming = 0
         self._loop = asyncio.get_running_loop()
         self._turns: list[asyncio.Future[asyncio.Task[None] | None]] = []
-        self._serving = asyncio.Lock()
         self._servant: asyncio.Task[None] | None = None
         self._something = asyncio.Event()
         self._is_finding = not is_told
@@ -114,7 +113,7 @@ class Crew:
         await self._is_enlisted.wait()
         turn: asyncio.Future[asyncio.Task[None] | None] = self._loop.create_future()
         self._turns.append(turn)
-        if len(self._turns) == 1:
+        if self._servant is None or self._servant.done():
             self._servant = self._loop.create_task(self._serve())
         task = await turn
         if task is not None:
@@ -126,20 +125,17 @@ class Crew:
 
         A claim that was unsure may bring more than they have room for; that is done beside.
         """
-        async with self._serving:
+        while self._turns:
             turns, self._turns = self._turns, []
-            error, begun = None, []
+            waiting = (turn for turn in turns if not turn.done())  # who left has no part in it
             try:
                 begun = await self._claim(len(turns))
-            except Exception as failed:  # each of them is told
-                error = failed
-        works = chain((work for _, work in begun), repeat(None))
-        for turn, work in zip(turns, works, strict=False):
-            if turn.done():  # it left; what is claimed is done all the same
+            except Exception as error:  # each of them is told
+                for turn in waiting:
+                    turn.set_exception(error)
                 continue
-            if error is not None:
-                turn.set_exception(error)
-            else:
+            works = chain((work for _, work in begun), repeat(None))
+            for turn, work in zip(waiting, works, strict=False):
                 turn.set_result(work)
 
     async def drain(self, timeout_s: float) -> None:

@@ -146,6 +146,13 @@ class FakeFactors:
         self.enrolled.remove(key_id)
 
 
+async def until(is_so: Callable[[], object], timeout_s: float = 10) -> None:
+    """Wait for something that happens meanwhile."""
+    async with asyncio.timeout(timeout_s):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
 async def extract(data: bytes, filename: str) -> Extracted:
     if data.startswith(b"broken"):
         raise UnreadableDocument("the file is damaged")

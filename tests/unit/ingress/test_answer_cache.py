@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from deployments.stores.responses.memory import MemoryResponses
 from deployments.stores.responses.redis_responses import RedisResponses
 from deployments.types import Document
 from tests.servers.redis_server import RedisServer
-from tests.unit.ingress.conftest import Build, Served, in_process
+from tests.unit.ingress.conftest import Build, Served, in_process, until
 from tests.unit.ingress.fake_graph import FakeGraph
 
 CHAT, COMPLETE, INFER = "/v1/chat/completions", "/v1/completions", "/v1/inference"
@@ -327,9 +327,3 @@ async def test_redis_that_dies_means_uncached_not_broken(
     finally:
         redis_server.start()
     await answers.close()
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not is_so():
-            await asyncio.sleep(0.01)

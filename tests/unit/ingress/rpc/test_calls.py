@@ -13,18 +13,12 @@ from deployments.errors import EngineFailed
 from deployments.ingress.proto import dify_pb2
 from deployments.ingress.rpc import server as rpc_server
 from deployments.types import Document
-from tests.unit.ingress.conftest import Build
+from tests.unit.ingress.conftest import Build, until
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.rpc.conftest import BEARER, Served, Serving
 from tests.unit.ingress.rpc.forms import Recorder
 
 ASK = dify_pb2.TextRequest(prompt="hi you")
-
-
-async def until(holds: object) -> None:
-    async with asyncio.timeout(10):
-        while not holds():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
 
 
 async def failure(call: object) -> grpc.aio.AioRpcError:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import openai
@@ -57,9 +57,3 @@ async def some_done(client: openai.AsyncOpenAI, batch_id: str, count: int) -> in
         if batch.request_counts.completed >= count:
             return batch.request_counts.completed
         await asyncio.sleep(0.01)
-
-
-async def until(is_so: Callable[[], bool], wait_s: float = 10) -> None:
-    async with asyncio.timeout(wait_s):
-        while not is_so():
-            await asyncio.sleep(0.005)

@@ -9,6 +9,9 @@ import pytest
 from deployments.backoff import Backoff
 from deployments.errors import EngineFailed, Overloaded, RateLimited
 from deployments.ingress.batches import asking
+from deployments.stores.tasks.queue import TaskQueue
+from deployments.types.tasks import TaskEnd
+from tests.unit.ingress.conftest import until
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.tasks.batching import (
     asked,
@@ -17,7 +20,6 @@ from tests.unit.ingress.tasks.batching import (
     lines_of,
     put,
     some_done,
-    until,
 )
 from tests.unit.ingress.tasks.conftest import Built, House, client_of
 
@@ -80,15 +82,7 @@ async def test_worker_that_dies_costs_only_what_was_not_written(
 ) -> None:
     graph.delay_s = 0.01
     sent = await put(client, [chat(n) for n in range(120)])
-    doomed = house.queue()
-    doomed.enlist()
-    (claim,) = doomed.claim(1).result(10)
-    job = house.batch_job()
-
-    async def report(_: object) -> bool:
-        return True
-
-    attempt = asyncio.create_task(job(claim, report))
+    doomed, attempt = _begun(house)
     await some_done(client, sent.id, 30)
     house.batches.attempts.record = _dead  # type: ignore[method-assign]  # nothing is written now
     attempt.cancel()
@@ -110,15 +104,7 @@ async def test_earlier_attempt_that_is_alive_is_not_heard(
 ) -> None:
     graph.delay_s = 0.05
     sent = await put(client, [chat(n) for n in range(60)])
-    stale = house.queue()
-    stale.enlist()
-    (claim,) = stale.claim(1).result(10)
-    job = house.batch_job()
-
-    async def report(_: object) -> bool:
-        return True
-
-    attempt = asyncio.create_task(job(claim, report))
+    stale, attempt = _begun(house)
     await some_done(client, sent.id, 10)
     assert house.queue().bury(stale.worker, 0) == 1
     async with house.crew():
@@ -220,6 +206,18 @@ async def _check_whole(
     counts = asked(graph)
     assert set(counts) == {f"line {n}" for n in range(total)}
     assert sum(counts.values()) <= total + at_once
+
+
+def _begun(house: House) -> tuple[TaskQueue, asyncio.Task[TaskEnd]]:
+    """Begin an attempt at the one batch there is, in no crew: as a worker of its own."""
+    worker = house.queue()
+    worker.enlist()
+    (claim,) = worker.claim(1).result(10)
+
+    async def report(_: object) -> bool:
+        return True
+
+    return worker, asyncio.create_task(house.batch_job()(claim, report))
 
 
 def _written(house: House, batch_id: str) -> list[int]:

@@ -10,8 +10,10 @@ import pytest
 from deployments.ingress.tasks import bell as module
 from deployments.ingress.tasks.bell import Bell
 from deployments.types.tasks import TaskOrder
+from tests.unit.ingress.conftest import until
 from tests.unit.ingress.tasks.conftest import House
 
+WAIT_S = 5.0
 ORDER = TaskOrder(tenant="acme", key_id="key_1", path="/v1/inference", body=b"{}")
 
 
@@ -50,18 +52,12 @@ async def hung(
         await asyncio.gather(running, return_exceptions=True)
 
 
-async def until(check: Callable[[], object], timeout_s: float = 5) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not check():
-            await asyncio.sleep(0.01)
-
-
 async def test_who_rings_does_not_wait_and_is_heard(house: House) -> None:
     workers = Workers()
     async with hung(house, workers) as bell:
         bell.ring()
         assert workers.num == 0
-        await until(lambda: workers.num == 1)
+        await until(lambda: workers.num == 1, WAIT_S)
 
 
 async def test_those_who_ring_during_a_nudge_share_the_next(house: House) -> None:
@@ -69,13 +65,13 @@ async def test_those_who_ring_during_a_nudge_share_the_next(house: House) -> Non
     workers.free.clear()
     async with hung(house, workers) as bell:
         bell.ring()
-        await until(lambda: workers.num == 1)
+        await until(lambda: workers.num == 1, WAIT_S)
         for _ in range(100):
             bell.ring()
             await asyncio.sleep(0)
         assert (workers.num, workers.most) == (1, 1)
         workers.free.set()
-        await until(lambda: workers.num == 2)
+        await until(lambda: workers.num == 2, WAIT_S)
         await asyncio.sleep(0.1)
         assert (workers.num, workers.most) == (2, 1)
 
@@ -100,12 +96,12 @@ async def test_a_task_that_nobody_does_is_noticed(
         await asyncio.sleep(0.3)
         assert workers.num == 0, "there is nothing to do"
         await asyncio.wrap_future(house.store.submit(ORDER, 10))
-        await until(lambda: workers.num >= 2)
+        await until(lambda: workers.num >= 2, WAIT_S)
         queue = house.queue()
         queue.enlist()
         assert await asyncio.wrap_future(queue.claim(1))
         before = workers.num
-        await until(lambda: workers.num > before + 1)
+        await until(lambda: workers.num > before + 1, WAIT_S)
 
 
 async def test_one_whose_time_has_not_come_wakes_nobody(
@@ -124,7 +120,7 @@ async def test_one_whose_time_has_not_come_wakes_nobody(
         await asyncio.wrap_future(house.store.submit(later, 10))
         await asyncio.sleep(0.5)
         assert workers.num == 0
-        await until(lambda: workers.num > 0)
+        await until(lambda: workers.num > 0, WAIT_S)
 
 
 async def test_workers_that_are_away_or_silent_are_tried_again(
@@ -136,12 +132,12 @@ async def test_workers_that_are_away_or_silent_are_tried_again(
     workers.is_away = True
     async with hung(house, workers) as bell:
         bell.ring()
-        await until(lambda: workers.num == 1)
+        await until(lambda: workers.num == 1, WAIT_S)
         workers.is_away = False
         workers.free.clear()
         await asyncio.sleep(0.1)
         bell.ring()
-        await until(lambda: workers.num == 2)
-        await until(lambda: workers.at_once == 0)
+        await until(lambda: workers.num == 2, WAIT_S)
+        await until(lambda: workers.at_once == 0, WAIT_S)
         bell.ring()
-        await until(lambda: workers.num == 3)
+        await until(lambda: workers.num == 3, WAIT_S)

@@ -1,7 +1,6 @@
 """Crews that die, hang, go, or lose the database for a while: each task ends once."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from deployments.errors import RagError, StoreUnavailable
 from deployments.ingress.tasks import crew as crew_module
 from deployments.ingress.tasks.crew import Crew
 from deployments.stores.tasks.ending import MAX_LOST
+from tests.unit.ingress.conftest import until
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.tasks.conftest import House
 from tests.unit.ingress.tasks.test_tasks import end, put
@@ -20,12 +20,6 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(crew_module, "BEAT_S", 0.05)
     monkeypatch.setattr(crew_module, "DEAD_S", 2.5)  # a busy machine may pause for a second
     monkeypatch.setattr(crew_module, "EXPIRE_S", 0.1)
-
-
-async def until(is_so: Callable[[], bool], timeout_s: float = 10) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 async def test_task_of_a_dead_worker_is_done_by_another(house: House):
