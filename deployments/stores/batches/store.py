@@ -152,11 +152,12 @@ class BatchStore:
         statement = settling.WITH_TASK.where(BATCHES.c.id == found.id)
         with self._database.write() as connection:
             row = connection.execute(statement.with_for_update(of=BATCHES)).one()
-            verdict = settling.verdict_of(row, now)
-            if verdict is not None and not row.verdict:
+            verdict = None if row.verdict else settling.verdict_of(row, now)
+            if verdict is not None:
                 settling.decide(connection, row, verdict, now)
         settling.complete(self._database, found.id, now)
-        if found.task_status in ("PENDING", "RUNNING"):
+        # What a job has decided ends its task in the job's own way, which may take a moment yet.
+        if verdict is not None and row.task_status in ("PENDING", "RUNNING"):
             with suppress(NotFound):  # it ended meanwhile, and was removed
                 self._tasks.cancel(found.tenant, found.task_id)
         with self._database.read() as connection:

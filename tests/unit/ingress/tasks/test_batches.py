@@ -7,6 +7,7 @@ import pytest
 
 from deployments.stores.key_rows import Grants
 from deployments.types import Document
+from tests.unit.ingress.conftest import until
 from tests.unit.ingress.fake_graph import FakeGraph
 from tests.unit.ingress.tasks.batching import (
     CHAT,
@@ -23,8 +24,9 @@ async def test_batch_answers_every_line_in_order(house: House, client: openai.As
     sent = await put(client, [chat(n) for n in range(40)], metadata={"night": "1"})
     assert (sent.status, sent.object, sent.metadata) == ("validating", "batch", {"night": "1"})
     assert sent.expires_at == sent.created_at + 86_400
-    async with house.crew():
+    async with house.crew() as crew:
         batch = await end(client, sent.id)
+        await until(lambda: crew.num_running == 0)  # its task ends after it
     assert batch.status == "completed"
     counts = batch.request_counts
     assert counts is not None

@@ -9,6 +9,7 @@ from deployments.errors import InvalidRequest, NotFound, RateLimited
 from deployments.stores import schema
 from deployments.stores.batches import settling
 from deployments.stores.batches.erasing import erase_lines, erase_restored_lines
+from deployments.stores.database import Database
 from deployments.stores.erasures import ErasureStore
 from deployments.stores.tasks.queue import LATE
 from deployments.types.batches import LineCounts, LineFault
@@ -204,6 +205,27 @@ def test_failed_task_is_a_failed_batch_that_says_why(desk: Desk) -> None:
     assert ended.status == "failed"
     assert ended.faults == (LineFault("invalid_api_key", "the key does not work"),)
     assert desk.text(ended.output_file_id) == b'{"n": 1}\n'
+
+
+def test_look_at_a_batch_that_its_job_ends_leaves_the_task_alone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = desk.begun(1)
+    desk.done(batch, 1)
+    complete = settling.complete
+
+    def looked_at(database: Database, id_: str, now: int) -> None:
+        monkeypatch.setattr(settling, "complete", complete)
+        assert desk.batches.get("acme", batch.id).status == "completed"
+        complete(database, id_, now)
+
+    monkeypatch.setattr(settling, "complete", looked_at)
+    final = desk.attempts.finish(batch.id, 1)
+    assert final is not None
+    assert final.status == "completed"
+    assert desk.queue.to_stop([desk.held]) == []
+    assert desk.queue.finish(desk.held, TaskEnd(status="COMPLETED")).result(10)
+    assert desk.tasks.get("acme", batch.task_id).status == "COMPLETED"
 
 
 @pytest.mark.parametrize("crash_at", range(3))
