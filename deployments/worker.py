@@ -21,6 +21,7 @@ from deployments.brokers.opening import CONSUMING
 from deployments.config import IngressArgs, Settings
 from deployments.discretion import be_discreet
 from deployments.errors import RagError
+from deployments.garbage import collect_seldom
 from deployments.ingress.assembly import Assembly
 from deployments.ingress.batches.job import BatchJob
 from deployments.ingress.tasks.crew import Crew
@@ -83,6 +84,7 @@ class _Consumer:
         self._following = self._loop.create_task(graph.follow())
         self._deliverer = self._parts.deliverer()
         self._delivering = self._loop.create_task(self._deliverer.run())
+        collect_seldom()
 
     @task_handler(name=NEWS)
     def take(self) -> None:

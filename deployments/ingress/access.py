@@ -82,6 +82,10 @@ CHANGES: Final = frozenset(
 )
 """Operations that change what is stored: written down before they begin, and before they answer."""
 
+ONE_ROW: Final = frozenset({"inferAsync"})
+"""Changes that are one row, in one commit, which itself says whose they are and when they came:
+these are written down before they answer, only. An intent would cost as much as the change."""
+
 READS: Final = frozenset(
     {
         *("infer", "inferBatch", "createChatCompletion", "createCompletion", "createEmbedding"),
@@ -124,7 +128,7 @@ class GuardedRoute(APIRoute):
         if self.operation_id in CREATING:
             answer = _once(answer, self.operation_id)
         if self._is_change:
-            answer = _written_down(answer)
+            answer = _written_down(answer, self.operation_id in ONE_ROW)
         if isinstance(rule, Rule):
             return answer
 
@@ -138,14 +142,17 @@ class GuardedRoute(APIRoute):
         return checked
 
 
-def _written_down(answer: Handler) -> Handler:
-    """Return what answers once the audit log knows what is about to be done."""
+def _written_down(answer: Handler, is_one_row: bool) -> Handler:
+    """Return what answers once the audit log knows what is about to be done, or can be told."""
 
     async def begun(request: Request) -> Response:
         entry = CURRENT.get()
         if entry is not None:
             entry.be_called(request.scope["route"].operation_id)
-            await entry.begin()
+            if is_one_row:
+                entry.owe()
+            else:
+                await entry.begin()
         return await answer(request)
 
     return begun

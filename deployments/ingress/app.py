@@ -25,6 +25,7 @@ from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
 from deployments.ingress.idempotency import Idempotency
 from deployments.ingress.interfaces import router_factories
+from deployments.ingress.literal_routes import LiteralRoutes
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.openapi import openapi_of
 from deployments.ingress.second_factor import Factors, SecondFactorCheck
@@ -164,8 +165,8 @@ def _routes(services: Services, routers: Sequence[APIRouter]) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for router in (*routers, docs_router()):
-        app.router.routes.extend(router.routes)
+    routes = [route for router in (*routers, docs_router()) for route in router.routes]
+    app.router.routes.extend((LiteralRoutes(routes), *routes))
     app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
     return app
 

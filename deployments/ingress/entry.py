@@ -16,6 +16,7 @@ from typing import Protocol
 
 from deployments.errors import NotFound, RagError, StoreUnavailable
 from deployments.ingress.auth import Key
+from deployments.ingress.ended import ended
 from deployments.stores.ids import new_id
 from deployments.types.audit import (
     INTENT,
@@ -40,6 +41,11 @@ class Audit(Protocol):
     @property
     def num_dropped(self) -> int:
         """Return how many records were dropped."""
+        ...
+
+    @property
+    def is_well(self) -> bool:
+        """Return whether records can be written, as far as is known."""
         ...
 
     def record(self, record: AuditRecord) -> None:
@@ -80,7 +86,7 @@ class Entry:
         self._operation = self._tenant = self._key_id = self._address = self._error = ""
         self._tokens = [0, 0]
         self._touched: dict[tuple[str, str], None] = {}
-        self._is_begun = False
+        self._is_owed = False
         self._is_recorded = False
 
     def come_from(self, address: str) -> None:
@@ -121,15 +127,25 @@ class Entry:
             StoreUnavailable: it cannot be written down, so it must not be done.
         """
         await self._commit(self._record(INTENT))
-        self._is_begun = True
+        self._is_owed = True
+
+    def owe(self) -> None:
+        """Have the end be on the disk before anybody is told; nothing says that it has begun.
+
+        Raises:
+            StoreUnavailable: it can hardly be written down, so it must not be done.
+        """
+        if not self._log.is_well:
+            raise StoreUnavailable("the audit log cannot be written")
+        self._is_owed = True
 
     async def settle(self, status: int) -> None:
-        """Write down how what was begun has ended, before anybody is told.
+        """Write down how what was begun, or owed, has ended, before anybody is told.
 
         Raises:
             StoreUnavailable: it is not on the disk yet, so nobody may be told of a success.
         """
-        if self._is_begun and not self._is_recorded:
+        if self._is_owed and not self._is_recorded:
             self._is_recorded = True
             await self._commit(self._record(status))
 
@@ -142,7 +158,7 @@ class Entry:
     async def _commit(self, record: AuditRecord) -> None:
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await asyncio.wrap_future(self._log.submit(record))
+                await ended(self._log.submit(record))
         except TimeoutError:
             raise StoreUnavailable("the audit log did not answer") from None
 

@@ -3,7 +3,6 @@
 Plain ASGI. It does not know routes beyond those that need no key.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from deployments.ingress.addresses import Addresses, check_key
 from deployments.ingress.asgi import App, Exchange, Message, Receive, Scope, Send, header, path_of
 from deployments.ingress.auth import Key, KeyVerifier, bearer_of
 from deployments.ingress.body import BodyReader, ClientGone, call_while_connected
+from deployments.ingress.ended import ended
 from deployments.ingress.entry import CURRENT, Audit, Entry, fail
 from deployments.ingress.failure import failure_of
 from deployments.ingress.faults import log_fault
@@ -181,7 +181,7 @@ def _extra_headers(ticket: Ticket, scope: Scope) -> Headers:
 async def _settle(ticket: Ticket, exchange: Exchange) -> None:
     ending = ticket.close(exchange.status)
     if ending is not None:
-        await asyncio.wrap_future(ending)
+        await ended(ending)
 
 
 async def _refuse(error: RagError, exchange: Exchange, scope: Scope) -> None:

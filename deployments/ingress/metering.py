@@ -14,6 +14,7 @@ from typing import TypeVar
 from deployments.config import IngressArgs, LimitArgs
 from deployments.errors import RagError, RateLimited, StoreUnavailable
 from deployments.ingress.auth import Key
+from deployments.ingress.ended import ended
 from deployments.ingress.metrics import CLIENT_GONE, Metrics
 from deployments.ingress.rate_headers import Headers, rate_headers
 from deployments.stores.content import invalid
@@ -70,7 +71,7 @@ class Meter:
             self._metrics.count_limited(error.param or "")
             raise
         try:
-            return await asyncio.shield(asyncio.wrap_future(taking))
+            return await ended(taking)
         except asyncio.CancelledError:
             taking.add_done_callback(partial(_given_up, store))
             raise

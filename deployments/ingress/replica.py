@@ -22,6 +22,7 @@ from deployments.brokers.opening import open_publisher
 from deployments.brokers.publisher import Publisher
 from deployments.config import IngressArgs, Settings
 from deployments.discretion import be_discreet
+from deployments.garbage import collect_seldom
 from deployments.ingress.asgi import App, Receive, Scope, Send
 from deployments.ingress.assembly import Assembly
 from deployments.ingress.entry import handle_call, touch
@@ -73,6 +74,7 @@ class Ingress:
         """Return the application; Serve calls this once, after the constructor."""
         surface = self._parts.surface(self._graph, metrics_source=self._cluster_metrics)
         apart = _with_calls_apart(surface.gate)
+        collect_seldom()
         if not ray.is_initialized():  # Serve's local testing mode: nobody comes over a network
             return apart
         return with_rpc(apart, RpcServer(apart, self._args.rpc), _Seat(Settings().state_path))

@@ -146,7 +146,7 @@ def tasks_router(services: Services) -> APIRouter:
             request_id=request.state.request_id,
         )
 
-    router.include_router(webhooks_router(services))
+    router.routes.extend(webhooks_router(services).routes)
     return router
 
 

@@ -10,9 +10,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
 from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import Any
 
 from deployments.errors import RagError, StoreUnavailable
+from deployments.ingress.ended import ended
 from deployments.ingress.faults import log_fault
 from deployments.ingress.tasks.jobs import AttemptFailed, Job, error_of
 from deployments.stores.tasks.queue import BEAT_S, DEAD_S, LATE, TaskQueue
@@ -36,7 +37,6 @@ SILENT_S = 30.0
 """A crew whose loops have not turned for so long is not well."""
 
 log = logging.getLogger("ray.serve")
-Result = TypeVar("Result")
 
 
 class Crew:
@@ -181,7 +181,7 @@ class Crew:
             return []
         self._claiming += wanted
         try:
-            claims = await _done(self._queue.claim(wanted, min_age_s=min_age_s))
+            claims = await ended(self._queue.claim(wanted, min_age_s=min_age_s))
         finally:
             self._claiming -= wanted
         begun = [(claim, asyncio.create_task(self._attempt(claim))) for claim in claims]
@@ -193,7 +193,7 @@ class Crew:
         try:
             write = await self._outcome(claim)
             self._ending.add(claim.task_id)  # from here on nothing stops it
-            await self._patiently(lambda: _done(write()))
+            await self._patiently(lambda: ended(write()))
         finally:
             self._ending.discard(claim.task_id)
             self._running.pop(claim.task_id, None)
@@ -205,7 +205,7 @@ class Crew:
         job = self._jobs.get(claim.path, self._default)
 
         async def report(progress: TaskProgress) -> bool:
-            return await _done(self._queue.progress(claim, progress))
+            return await ended(self._queue.progress(claim, progress))
 
         try:
             end = await job(claim, report)
@@ -306,8 +306,3 @@ class Crew:
                 await asyncio.sleep(RETRY_S)
             else:
                 return
-
-
-async def _done(future: "Future[Result]") -> Result:
-    """Wait for a write, which goes on when whoever waits is cancelled."""
-    return await asyncio.shield(asyncio.wrap_future(future))

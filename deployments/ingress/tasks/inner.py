@@ -14,6 +14,7 @@ from typing import Any
 from deployments.errors import NotFound, RagError, Unauthenticated
 from deployments.ingress.asgi import App, Message, Scope
 from deployments.ingress.auth import Key, KeyAdmin
+from deployments.ingress.ended import ended
 from deployments.ingress.entry import CURRENT, Audit, Entry
 from deployments.ingress.errors import error_body
 from deployments.ingress.faults import log_fault
@@ -122,7 +123,7 @@ class InnerCalls:
                 entry.be_called(self._operation_of(scope))
                 entry.end(status)
         if ending is not None:
-            await asyncio.wrap_future(ending)
+            await ended(ending)
         return exchange.answer()
 
     def _count(self, scope: Scope, status: int) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from deployments.ingress.ended import ended
 from deployments.ingress.tasks.inner import InnerAnswer, InnerCalls
 from deployments.ingress.tasks.jobs import AttemptFailed, Report, end_of
 from deployments.stores.tasks.queue import TaskQueue
@@ -72,7 +73,7 @@ class _Record:
         """Write down what waits."""
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            await asyncio.wrap_future(self._queue.say(self._claim, waiting))
+            await ended(self._queue.say(self._claim, waiting))
 
     async def flush_for_ever(self) -> None:
         """Write down what comes, until cancelled."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from deployments.ingress.ended import ended
 from deployments.stores.tasks.store import TaskStore
 from deployments.types.tasks import TaskEvent, TaskOrder, TaskState, TaskStatus
 
@@ -66,8 +67,7 @@ class ThreadedTasks:
 
     async def submit(self, order: TaskOrder) -> TaskState:
         """Put a task in."""
-        submitted = self._store.submit(order, self._max_waiting)
-        state = await asyncio.shield(asyncio.wrap_future(submitted))
+        state = await ended(self._store.submit(order, self._max_waiting))
         if order.not_before <= time.time():
             self._tell()
         return state

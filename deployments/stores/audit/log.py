@@ -67,6 +67,11 @@ class AuditLog:
         """Return how many records this process had to drop."""
         return self._writer.num_dropped
 
+    @property
+    def is_well(self) -> bool:
+        """Return whether records can be written, as far as is known."""
+        return self._writer.is_well
+
     def start(self) -> None:
         """Begin to write, to sign and to keep."""
         self._writer.start()

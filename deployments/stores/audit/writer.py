@@ -55,6 +55,7 @@ class Writer:
         self._waiting: deque[tuple[Timed, Done | None]] = deque()
         self._is_urgent = False
         self._is_closed = False
+        self._is_well = True
         self._last_us = 0
         self._num_dropped = 0
         self._gap = 0
@@ -69,6 +70,11 @@ class Writer:
     def num_dropped(self) -> int:
         """Return how many records were dropped since the process began."""
         return self._num_dropped
+
+    @property
+    def is_well(self) -> bool:
+        """Return whether the last commit succeeded, as far as is known."""
+        return self._is_well and not self._is_closed and len(self._waiting) < MAX_WAITING
 
     def start(self) -> None:
         """Begin to commit."""
@@ -158,8 +164,8 @@ class Writer:
                     return
                 self._is_urgent = False
             with self._is_writing:
-                is_written = self._write_all()
-            if not is_written:
+                self._is_well = self._write_all()
+            if not self._is_well:
                 if self._is_closed:
                     return
                 self._rest()

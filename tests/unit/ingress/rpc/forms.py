@@ -41,6 +41,7 @@ class Recorder:
 
     records: list[AuditRecord] = field(default_factory=list)
     num_dropped = 0
+    is_well = True
 
     def record(self, record: AuditRecord) -> None:
         self.records.append(record)

@@ -15,6 +15,7 @@ import pytest
 from deployments.config import IngressArgs
 from deployments.ingress.app import Surface, build_surface
 from deployments.ingress.batches.job import BatchJob
+from deployments.ingress.entry import Audit
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.tasks.crew import Crew
 from deployments.ingress.tasks.index_job import IndexJob
@@ -106,7 +107,7 @@ def house_of(
     database = Database(f"sqlite:///{path}", pool_size=4)
     writes = GroupedWrites(database, "tasks")
 
-    def built(**args: Any) -> House:
+    def built(audit: Audit | None = None, **args: Any) -> House:
         ingress = IngressArgs(second_factor="enrolled", **args)
         store, keys = TaskStore(database, writes), FakeKeys()
         keys.keep("key_1")
@@ -118,6 +119,7 @@ def house_of(
             ingress,
             extract=extract,
             factors=FakeFactors(),
+            audit=audit,
             replays=Replays(database, path.parent),
             metrics=Metrics(),
             limits=limits,

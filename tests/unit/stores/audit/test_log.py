@@ -214,7 +214,9 @@ def test_failed_commit_is_told_and_written_later_once(
             log.submit(intent(3)).result(5)
         with pytest.raises(StoreUnavailable):
             log.submit(call(4)).result(5)
+        assert not log.is_well
     write(log, call(3))
+    assert log.is_well
     assert shown(log) == ["req_3", "req_4", "req_2", "req_1"]
     assert log.verify().wrong is None
     assert log.num_dropped == 0
