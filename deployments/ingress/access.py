@@ -6,6 +6,7 @@ A route without a rule here keeps the application from starting.
 
 from collections.abc import Callable, Coroutine, Mapping
 from enum import Enum
+from inspect import signature
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
@@ -124,7 +125,18 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Handler:
         """Return what answers; it raises Forbidden before anything is read."""
-        answer, rule = super().get_route_handler(), self._rule
+        return self._guarded(super().get_route_handler())
+
+    def is_plain(self) -> bool:
+        """Return whether the endpoint takes the request, and nothing of it by name."""
+        return [*signature(self.endpoint).parameters] == ["request"]
+
+    def plain_handler(self) -> Handler:
+        """Return what answers by the endpoint alone, where it is plain."""
+        return self._guarded(self.endpoint)
+
+    def _guarded(self, answer: Handler) -> Handler:
+        rule = self._rule
         if self.operation_id in CREATING:
             answer = _once(answer, self.operation_id)
         if self._is_change:

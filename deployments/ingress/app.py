@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
@@ -17,6 +17,7 @@ from deployments.errors import RagError
 from deployments.ingress.asgi import App, Scope
 from deployments.ingress.auth import KeyAdmin
 from deployments.ingress.caching.answer_cache import AnswerCache
+from deployments.ingress.direct import Direct, LiteralRoutes
 from deployments.ingress.docs import docs_router
 from deployments.ingress.entry import Audit, fail
 from deployments.ingress.errors import from_http_exception, from_parameters
@@ -25,7 +26,6 @@ from deployments.ingress.gate import Gate
 from deployments.ingress.graph import Graph
 from deployments.ingress.idempotency import Idempotency
 from deployments.ingress.interfaces import router_factories
-from deployments.ingress.literal_routes import LiteralRoutes
 from deployments.ingress.metrics import Metrics
 from deployments.ingress.openapi import openapi_of
 from deployments.ingress.second_factor import Factors, SecondFactorCheck
@@ -118,13 +118,14 @@ def build_surface(
     )
     routers = [router_of(services) for router_of in router_factories(args.interfaces)]
     routes = [route for router in routers for route in router.routes]
-    app = _routes(services, routers)
+    literals = LiteralRoutes(routes)
+    app = _application(services, [literals, *routes, *docs_router().routes])
     app.state.idempotency = Idempotency(replays, args.request_timeout_s)
-    _map_errors(app)
+    direct = Direct(app, literals, _refusal)
     metrics.watch(audit)
     name_of = partial(operation_of, routes)
     gate = Gate(
-        app,
+        direct,
         keys,
         args,
         metrics,
@@ -134,7 +135,7 @@ def build_surface(
         is_behind_serve=is_behind_serve,
         limits=limits,
     )
-    calls = InnerCalls(app, keys, gate.meter, metrics, audit=audit, operation_of=name_of)
+    calls = InnerCalls(direct, keys, gate.meter, metrics, audit=audit, operation_of=name_of)
     app.state.calls = calls
     return Surface(gate, calls, metrics)
 
@@ -144,7 +145,7 @@ def build_app(graph: Graph, keys: KeyAdmin, args: IngressArgs, **given: Any) -> 
     return build_surface(graph, keys, args, **given).gate
 
 
-def _routes(services: Services, routers: Sequence[APIRouter]) -> FastAPI:
+def _application(services: Services, routes: Sequence[BaseRoute]) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         maintenance = asyncio.ensure_future(services.maintain())
@@ -165,8 +166,10 @@ def _routes(services: Services, routers: Sequence[APIRouter]) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    routes = [route for router in (*routers, docs_router()) for route in router.routes]
-    app.router.routes.extend((LiteralRoutes(routes), *routes))
+    app.router.routes.extend(routes)
+    for kind in (RagError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _refused)
+    app.add_exception_handler(Exception, _unexpected)
     app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
     return app
 
@@ -180,35 +183,28 @@ def operation_of(routes: Sequence[BaseRoute], scope: Scope) -> str:
     return getattr(route, "operation_id", None) or ""
 
 
-def _map_errors(app: FastAPI) -> None:
-    async def rag_error(request: Request, exc: Exception) -> Response:
-        assert isinstance(exc, RagError)
-        return _response(exc, request)
-
-    async def http_exception(request: Request, exc: Exception) -> Response:
-        assert isinstance(exc, HTTPException)
-        return _response(from_http_exception(exc), request, exc)
-
-    async def validation_error(request: Request, exc: Exception) -> Response:
-        assert isinstance(exc, RequestValidationError)
-        return _response(from_parameters(exc.errors()), request)
-
-    app.add_exception_handler(RagError, rag_error)
-    app.add_exception_handler(HTTPException, http_exception)
-    app.add_exception_handler(RequestValidationError, validation_error)
-    app.add_exception_handler(Exception, _unexpected)
+async def _refused(request: Request, exc: Exception) -> Response:
+    return _refusal(exc, request)
 
 
 async def _unexpected(request: Request, exc: Exception) -> Response:
     """Answer 500 without detail; Starlette raises `exc` again, and the gate logs it."""
-    return _response(RagError(), request)
+    return _refusal(exc, request)
 
 
-def _response(error: RagError, request: Request, exc: HTTPException | None = None) -> Response:
+def _refusal(exc: Exception, request: Request) -> Response:
+    """Return the answer to a request that failed as `exc` says."""
+    match exc:
+        case HTTPException():
+            error = from_http_exception(exc)
+        case RequestValidationError():
+            error = from_parameters(exc.errors())
+        case _:
+            error = exc if isinstance(exc, RagError) else RagError()
     fail(error)
     status, headers, body = failure_of(error, request.state.request_id, request.scope)
     response = Response(body, status)
     response.raw_headers.extend(headers)
-    if exc is not None and exc.headers and "Allow" in exc.headers:
+    if isinstance(exc, HTTPException) and exc.headers and "Allow" in exc.headers:
         response.headers["Allow"] = exc.headers["Allow"]
     return response

@@ -15,7 +15,7 @@ from deployments.errors import NotFound, RagError, Unauthenticated
 from deployments.ingress.asgi import App, Message, Scope
 from deployments.ingress.auth import Key, KeyAdmin
 from deployments.ingress.ended import ended
-from deployments.ingress.entry import CURRENT, Audit, Entry
+from deployments.ingress.entry import CURRENT, Audit, Entry, fail
 from deployments.ingress.errors import error_body
 from deployments.ingress.faults import log_fault
 from deployments.ingress.metering import Meter
@@ -111,7 +111,7 @@ class InnerCalls:
             await self._app(scope, _receive(body), exchange.send)
         except RagError as error:
             exchange.fail(error, request_id)
-        except Exception as error:  # Starlette has answered, and raises it again
+        except Exception as error:  # Starlette may have answered, and raised it again
             log_fault(error, request_id)
             exchange.fail(RagError(), request_id)
         finally:
@@ -180,6 +180,7 @@ class _Exchange:
     def fail(self, error: RagError, request_id: str) -> None:
         """Answer with an error, unless there is an answer."""
         if not self.status:
+            fail(error)
             self.status = error.status
             self._headers = {b"content-type": b"application/json"}
             self._parts = [error_body(error, request_id)]

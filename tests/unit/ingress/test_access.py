@@ -41,7 +41,7 @@ def operations() -> list[Operation]:
     app = build_app(
         FakeGraph(), FakeKeys(), ARGS, extract=extract, factors=FakeFactors(), replays=UNTOUCHED
     )
-    description: dict[str, Any] = app._app.openapi()  # type: ignore[attr-defined]
+    description: dict[str, Any] = app._app._app.openapi()  # type: ignore[attr-defined]
     return [
         (operation["operationId"], method.upper(), path)
         for path, methods in description["paths"].items()
