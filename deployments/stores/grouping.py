@@ -6,11 +6,12 @@ alone commits a few hundred times a second.
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Insert
 
 from deployments.errors import RagError, StoreUnavailable
 from deployments.stores.database import Database
@@ -20,6 +21,16 @@ MAX_GROUP = 256
 Result = TypeVar("Result")
 Write = Callable[[Connection], Any]
 Waiting = tuple[Write, "Future[Any]"]
+
+
+@dataclass(frozen=True, slots=True)
+class NewRow(Generic[Result]):
+    """What a write may return that is one row: those of a group are inserted by one statement."""
+
+    statement: Insert
+    values: Mapping[str, Any]
+    result: Result
+    """Of the future, once the row is there."""
 
 
 class GroupedWrites:
@@ -33,7 +44,7 @@ class GroupedWrites:
         self._is_closed = False
         self._thread: threading.Thread | None = None
 
-    def submit(self, write: Callable[[Connection], Result]) -> "Future[Result]":
+    def submit(self, write: Callable[[Connection], Result | NewRow[Result]]) -> "Future[Result]":
         """Have something written; the future is done when it is on the disk, or not at all.
 
         Args:
@@ -81,13 +92,14 @@ class GroupedWrites:
         try:
             with self._database.write() as connection:
                 outcomes = [_outcome(write, connection) for write, _ in group]
+                _insert(connection, [result for result, _ in outcomes])
         except Exception as error:  # which one it was shows when each is tried alone
             if len(group) == 1:
                 group[0][1].set_exception(error)
             return len(group) == 1
         for (_, done), (result, refusal) in zip(group, outcomes, strict=True):
             if refusal is None:
-                done.set_result(result)
+                done.set_result(result.result if isinstance(result, NewRow) else result)
             else:
                 done.set_exception(refusal)
         return True
@@ -108,3 +120,13 @@ def _outcome(write: Write, connection: Connection) -> tuple[Any, RagError | None
         return write(connection), None
     except RagError as refusal:  # the database's own errors are none yet: these end the transaction
         return None, refusal
+
+
+def _insert(connection: Connection, results: Sequence[Any]) -> None:
+    """Insert the rows that are among what writes returned, by one statement for each table."""
+    rows: dict[Insert, list[Mapping[str, Any]]] = {}
+    for result in results:
+        if isinstance(result, NewRow):
+            rows.setdefault(result.statement, []).append(result.values)
+    for statement, values in rows.items():
+        connection.execute(statement, values)

@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import uuid_utils
 
+EPOCH = datetime.fromtimestamp(0, UTC)
+
 
 def new_id(prefix: str) -> str:
     """Return `<prefix>_<32 hex digits>`: a UUIDv7, so ids sort by the time they were made."""
@@ -28,12 +30,12 @@ def utc_text(time: datetime) -> str:
     """
     if time.tzinfo is None:
         raise ValueError("a time without an offset")
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return f"{time.astimezone(UTC).isoformat(timespec='microseconds')[: -len('+00:00')]}Z"
 
 
 def utc_of(time_us: int) -> str:
     """Return, as `utc_now`, a time in microseconds since 1970."""
-    return utc_text(datetime.fromtimestamp(0, UTC) + timedelta(microseconds=time_us))
+    return utc_text(EPOCH + timedelta(microseconds=time_us))
 
 
 def microseconds(seconds: float) -> int:

@@ -147,7 +147,7 @@ async def measure(stack: Stack, name: str, options: argparse.Namespace) -> list[
             for path in ("/v1/health", LIGHT)
         ]
         submit = client.request("/v1/inference/async", {**BODY, "not_before": "2100-01-01T00:00Z"})
-        put = await client.saturate([submit] * (options.tasks // 4), CONNECTIONS)
+        put = await client.saturate([submit] * options.tasks, CONNECTIONS)
         shares.append((put / noop, put / light, put, noop, light))
     if name == "embedded":
         rates = [await drained(client, options.tasks) for _ in range(options.rounds)]

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 from deployments.errors import Conflict, NotFound, RateLimited
 from deployments.stores import schema
 from deployments.stores.database import Database
-from deployments.stores.grouping import GroupedWrites
+from deployments.stores.grouping import GroupedWrites, NewRow
 from deployments.stores.ids import microseconds, new_id
 from deployments.stores.tasks.ending import BRIEF, end_task
 from deployments.stores.tasks.removing import remove_task
@@ -77,16 +77,17 @@ class TaskStore:
         """
         now = microseconds(self._clock())
         values = values_of(order, new_id("task"), now)
+        state = _new_state(values)
         is_retried = False
 
-        def write(connection: Connection) -> TaskState:
+        def write(connection: Connection) -> TaskState | NewRow[TaskState]:
             nonlocal is_retried
             known = _row(connection, values["id"]) if is_retried else None
             is_retried = True
-            if known is None:
-                self._take_room(connection, order.tenant, max_waiting)
-                connection.execute(PUT, values)
-            return _new_state(values)
+            if known is not None:
+                return state
+            self._take_room(connection, order.tenant, max_waiting)
+            return NewRow(PUT, values, state)
 
         return self._writes.submit(write)
 

@@ -3,14 +3,15 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import Connection, event, func, insert, select
 
 from deployments.errors import Conflict, RateLimited, StoreUnavailable
 from deployments.stores import schema
 from deployments.stores.database import Database
-from deployments.stores.grouping import GroupedWrites
+from deployments.stores.grouping import GroupedWrites, NewRow
 
 WORKERS = schema.task_workers
 
@@ -26,6 +27,16 @@ def put(name: str):
     def write(connection: Connection) -> str:
         connection.execute(insert(WORKERS).values(id=name, beat=0))
         return name
+
+    return write
+
+
+PUT = insert(WORKERS)
+
+
+def row(name: str):
+    def write(_: Connection) -> NewRow[str]:
+        return NewRow(PUT, {"id": name, "beat": 0}, name)
 
     return write
 
@@ -144,3 +155,25 @@ def test_close_writes_what_waits(database: Database):
     assert len(names(database)) == 10
     with pytest.raises(StoreUnavailable):
         writes.submit(put("late"))
+
+
+def test_rows_of_a_group_are_one_statement(writes: GroupedWrites, database: Database):
+    statements: list[str] = []
+
+    @event.listens_for(database._engine, "before_cursor_execute")
+    def note(*given: Any) -> None:
+        statements.append(given[2])
+
+    with held_up(writes):
+        futures = [writes.submit(row(f"w{i}")) for i in range(50)]
+    assert [one.result(30) for one in futures] == [f"w{i}" for i in range(50)]
+    assert names(database) == {f"w{i}" for i in range(50)}
+    assert len([one for one in statements if one.startswith("INSERT")]) == 1
+
+
+def test_row_that_collides_fails_alone(writes: GroupedWrites, database: Database):
+    with held_up(writes):
+        futures = [writes.submit(row(name)) for name in ("a", "b", "b")]
+        futures.append(writes.submit(put("c")))
+    assert [type(one.exception(30)) for one in futures] == [type(None)] * 2 + [Conflict, type(None)]
+    assert names(database) == {"a", "b", "c"}
