@@ -15,12 +15,27 @@ Result = TypeVar("Result")
 Waited = tuple["asyncio.Future[Any]", "Future[Any]"]
 
 
-async def ended(future: "Future[Result]") -> Result:
-    """Return what a future comes to, or raise it; it goes on when whoever waits is cancelled."""
+async def ended(future: "Future[Result]", timeout_s: float | None = None) -> Result:
+    """Return what a future comes to, or raise it; it goes on when whoever waits is cancelled.
+
+    Raises:
+        TimeoutError: it has not ended in time.
+    """
     loop = asyncio.get_running_loop()
     turn: asyncio.Future[Result] = loop.create_future()
     future.add_done_callback(partial(_of(loop).add, turn))
-    return await turn
+    if timeout_s is None:
+        return await turn
+    alarm = loop.call_later(timeout_s, _give_up, turn)
+    try:
+        return await turn
+    finally:
+        alarm.cancel()
+
+
+def _give_up(turn: "asyncio.Future[Any]") -> None:
+    if not turn.done():
+        turn.set_exception(TimeoutError())
 
 
 class _Endings:

@@ -5,7 +5,6 @@ answered is found through the context. Names count only once something was found
 caller makes up may be anything, a prompt or a key put in the wrong field.
 """
 
-import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -157,8 +156,7 @@ class Entry:
 
     async def _commit(self, record: AuditRecord) -> None:
         try:
-            async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await ended(self._log.submit(record))
+            await ended(self._log.submit(record), COMMIT_TIMEOUT_S)
         except TimeoutError:
             raise StoreUnavailable("the audit log did not answer") from None
 

@@ -61,16 +61,17 @@ class Database:
                 sqlite.create_private_file(sqlite.file_of(address))
             self._commits = Commits(sqlite.file_of(address))
             connect_args: dict[str, Any] = dict(sqlite.CONNECT)
+            own: dict[str, Any] = {"pool_reset_on_return": None}  # each transaction has ended
         else:
-            connect_args = {}
+            connect_args, own = {}, {"pool_pre_ping": True}
         self._engine = create_engine(
             address,
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=sqlite.BUSY_TIMEOUT_S,
-            pool_pre_ping=not self.is_sqlite,
             hide_parameters=True,
             connect_args=connect_args,
+            **own,
         )
         self._reads, self._writes = self._engines()
         self._address, self._connect_args = address, connect_args
@@ -233,6 +234,14 @@ def hold_table(connection: Connection, table: Table) -> None:
         connection.execute(text(f"LOCK TABLE {table.name} IN EXCLUSIVE MODE"))
 
 
+def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, which have the same columns; one or more."""
+    if connection.dialect.name == "sqlite":
+        sqlite.insert_rows(connection, table, rows)
+    else:
+        connection.execute(table.insert(), rows)
+
+
 def _on_sqlite_error(context: ExceptionContext) -> None:
     """Let go of a connection that can only read: SQLite opens one when it may not write, for good.
 
@@ -256,5 +265,7 @@ def _num_changes(connection: Connection) -> int:
 def _on_sqlite_begin(connection: Connection) -> None:
     options = connection.get_execution_options()
     enforced = options.get("sqlite_foreign_keys", "ON")
-    connection.exec_driver_sql(f"PRAGMA foreign_keys={enforced}")  # no effect in a transaction
+    if connection.info.get("foreign_keys", "ON") != enforced:  # `prepare` has enforced them
+        connection.exec_driver_sql(f"PRAGMA foreign_keys={enforced}")  # no effect in a transaction
+        connection.info["foreign_keys"] = enforced
     connection.exec_driver_sql(options.get("sqlite_begin", "BEGIN"))

@@ -13,7 +13,7 @@ from deployments.stores.audit import facets
 from deployments.stores.audit.chain import Head, link, seal, touched_json
 from deployments.stores.audit.facets import Facet, facet_of, number_of
 from deployments.stores.audit.tables import create_day, day_of, day_table, intents, writers
-from deployments.stores.database import Database
+from deployments.stores.database import Database, insert_rows
 from deployments.types.audit import INTENT, AuditRecord
 
 MOVE = (
@@ -95,7 +95,7 @@ def _commit(database: Database, key: bytes, batch: Batch, now_us: int) -> None:
         if not _advance(connection, key, batch, now_us):
             return
         for day, rows in sorted(batch.rows.items()):
-            connection.execute(day_table(day).insert(), rows)
+            insert_rows(connection, day_table(day), rows)
             facets.count(connection, day, batch.counts[day])
         _note_intents(connection, batch)
 

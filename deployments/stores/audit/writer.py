@@ -18,6 +18,7 @@ from deployments.stores.audit.batches import Batch, Timed, chained, commit
 from deployments.stores.audit.chain import Head
 from deployments.stores.audit.writers import open_writer, show
 from deployments.stores.database import Database
+from deployments.stores.grouping import yield_to_others
 from deployments.types.audit import INTENT, AuditRecord
 
 log = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ class Writer:
                 if self._is_closed and not self._waiting:
                     return
                 self._is_urgent = False
+            yield_to_others()
             with self._is_writing:
                 self._is_well = self._write_all()
             if not self._is_well:

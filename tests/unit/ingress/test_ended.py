@@ -69,8 +69,7 @@ def test_end_after_its_loop_is_no_fault() -> None:
 
     async def leave() -> None:
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.01):
-                await ended(future)
+            await ended(future, 0.01)
 
     asyncio.run(leave())
     future.set_result(1)

@@ -9,8 +9,10 @@ from sqlalchemy import Connection, bindparam, exc, insert, select, text
 
 from deployments.errors import Conflict, DatabaseDamaged, RagError, StoreUnavailable
 from deployments.stores import schema, sqlite
-from deployments.stores.database import Database
+from deployments.stores.database import Database, insert_rows
 from deployments.stores.sql_errors import ERRORS, translated
+from deployments.stores.tasks.rows import values_of
+from deployments.types.tasks import TaskOrder
 from tests.unit.stores.material import ONLY_SQLITE
 
 
@@ -183,3 +185,29 @@ def test_sqlite_file_that_is_no_database_is_damaged(tmp_path: Path):
 def test_sqlite_in_memory_is_refused(url: str):
     with pytest.raises(ValueError, match="file"):
         Database(url)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 63, 64, 65, 200])
+def test_rows_are_inserted_as_they_are(database: Database, num_rows: int) -> None:
+    values = [
+        values_of(
+            TaskOrder(tenant="acme", key_id="k", path="/v1/x", body=bytes([n % 256]), kept_s=n),
+            f"task_{n}",
+            n,
+        )
+        for n in range(num_rows)
+    ]
+    with database.write() as connection:
+        insert_rows(connection, schema.tasks, values)
+    with database.read() as connection:
+        found = connection.execute(select(schema.tasks).order_by(schema.tasks.c.created_at)).all()
+    rows = [row._asdict() for row in found]
+    assert [{name: row[name] for name in values[0]} for row in rows] == values
+
+
+def test_rows_that_collide_are_a_conflict(database: Database) -> None:
+    rows = [{"id": name, "beat": 0} for name in ("a", "b", "a")]
+    with pytest.raises(Conflict), database.write() as connection:
+        insert_rows(connection, schema.task_workers, rows)
+    with database.read() as connection:
+        assert connection.execute(select(schema.task_workers)).all() == []

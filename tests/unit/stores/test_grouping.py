@@ -31,12 +31,9 @@ def put(name: str):
     return write
 
 
-PUT = insert(WORKERS)
-
-
 def row(name: str):
     def write(_: Connection) -> NewRow[str]:
-        return NewRow(PUT, {"id": name, "beat": 0}, name)
+        return NewRow(WORKERS, {"id": name, "beat": 0}, name)
 
     return write
 
@@ -165,9 +162,9 @@ def test_rows_of_a_group_are_one_statement(writes: GroupedWrites, database: Data
         statements.append(given[2])
 
     with held_up(writes):
-        futures = [writes.submit(row(f"w{i}")) for i in range(50)]
-    assert [one.result(30) for one in futures] == [f"w{i}" for i in range(50)]
-    assert names(database) == {f"w{i}" for i in range(50)}
+        futures = [writes.submit(row(f"w{i}")) for i in range(64)]
+    assert [one.result(30) for one in futures] == [f"w{i}" for i in range(64)]
+    assert names(database) == {f"w{i}" for i in range(64)}
     assert len([one for one in statements if one.startswith("INSERT")]) == 1
 
 
