@@ -96,10 +96,12 @@ class Generator:
             async for event in choices:
                 yield event
 
-    async def deliver(self, request: GenerationRequest, reply_to: ReplyTo) -> int:
-        """Send the same events to an inbox as they come; return their number; raises as `generate`.
+    async def deliver(self, request: GenerationRequest, reply_to: ReplyTo) -> AsyncGenerator[int]:
+        """Send the same events to an inbox as they come; yield their number; raises as `generate`.
 
-        Cancelling the call cancels all choices.
+        It is a stream of one item because of a stream Serve's router learns at its beginning that
+        the replica has taken it, and how much that one has to do; of a plain call only at its end.
+        Closing the iterator cancels all choices.
         """
         connection = await self._outbox.connection(reply_to)
         num_events = 0
@@ -107,10 +109,13 @@ class Generator:
             async for event in events:
                 connection.send(reply_to.subscription, event)
                 num_events += 1
-        return num_events
+        yield num_events
 
-    async def complete(self, request: GenerationRequest) -> list[GenerationEvent]:
-        """Return the same events at once, each choice's text in one delta; raises as `generate`."""
+    async def complete(self, request: GenerationRequest) -> AsyncGenerator[list[GenerationEvent]]:
+        """Yield the same events at once, each choice's text in one delta; raises as `generate`.
+
+        A stream of one item, as of `deliver`.
+        """
         accepted: list[GenerationEvent] = []
         deltas: dict[int, list[Delta]] = {index: [] for index in range(request.n)}
         ends: list[GenerationEvent] = []
@@ -122,7 +127,7 @@ class Generator:
                     ends.append(event)
                 else:
                     accepted.append(event)
-        return [*accepted, *(joined(parts) for parts in deltas.values() if parts), *ends]
+        yield [*accepted, *(joined(parts) for parts in deltas.values() if parts), *ends]
 
     async def check_adapter(self, location: str) -> None:
         """Read an adapter and give it up again.

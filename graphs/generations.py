@@ -22,8 +22,8 @@ class Generations:
 
     def __init__(self, generator: DeploymentHandle[Any] | None, model: str, models: Models) -> None:
         """Take the configuration's model, if it runs, with its id, and the loaded ones."""
-        self._deliver = generator and generator.options(method_name="deliver")
-        self._complete = generator and generator.options(method_name="complete")
+        self._deliver = generator and generator.options(method_name="deliver", stream=True)
+        self._complete = generator and generator.options(method_name="complete", stream=True)
         self._inbox = Inbox(node_address())
         self._model = model
         self._own_ids = frozenset(("", model) if generator else ())

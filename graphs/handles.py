@@ -53,7 +53,7 @@ async def call(response: Response, deadline: Deadline, given: Sequence[Any] = ()
     """Await a handle call; stop the replica's work when the deadline or a cancellation comes.
 
     Args:
-        response: of the call.
+        response: of the call; of a stream, the last item is the result.
         deadline: of the request.
         given: the call's arguments; of a response among them, a replica has to take that first.
 
@@ -75,7 +75,9 @@ async def call(response: Response, deadline: Deadline, given: Sequence[Any] = ()
     timer = loop.call_later(deadline.max_wait_s, refuse_waiting)
     try:
         async with asyncio.timeout_at(deadline.at) as limit:
-            return await cast("DeploymentResponse[Any]", response)
+            if isinstance(response, DeploymentResponseGenerator):
+                return [item async for item in response][-1]
+            return await response
     except TimeoutError:
         cancel(first)
         cancel(response)

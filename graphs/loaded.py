@@ -35,8 +35,10 @@ class Loaded:
     @classmethod
     def behind(cls, model: str, handle: Handle) -> "Loaded":
         """Return the model of the replicas behind a handle."""
-        methods = ("deliver", "complete", "embed", "rerank")
-        deliver, complete, embed, rerank = (handle.options(method_name=one) for one in methods)
+        deliver, complete = (
+            handle.options(method_name=one, stream=True) for one in ("deliver", "complete")
+        )
+        embed, rerank = (handle.options(method_name=one) for one in ("embed", "rerank"))
         return cls(model, handle, deliver, complete, embed, rerank)
 
 

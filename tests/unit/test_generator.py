@@ -152,7 +152,7 @@ async def test_check_health_is_silent_while_running(generator: Generator) -> Non
 async def test_deliver_sends_the_events_to_an_inbox(generator: Generator) -> None:
     inbox = Inbox("127.0.0.1")
     subscription = await inbox.open()
-    num_events = await generator.deliver(request(n=2), subscription.reply_to)
+    (num_events,) = [num async for num in generator.deliver(request(n=2), subscription.reply_to)]
     async with asyncio.timeout(5):
         while subscription.num_received < num_events:
             await asyncio.sleep(0.01)
