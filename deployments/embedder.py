@@ -3,7 +3,7 @@
 It knows its engine's protocol only, and nothing of collections or HTTP.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from deployments.batched_replica import BatchedReplica
 from deployments.config import EmbedderArgs
@@ -41,6 +41,12 @@ class Embedder(BatchedReplica[EmbeddingEngine]):
         """
         await self.start()
         return await self._engine.embed_documents(texts, overlap_tokens)
+
+    async def documents_apart(
+        self, texts: Sequence[str], overlap_tokens: int | None = None
+    ) -> AsyncGenerator[list[EmbeddedText]]:
+        """Yield what `embed_documents` returns, for handles: see `Generator.deliver`."""
+        yield await self.embed_documents(texts, overlap_tokens)
 
     async def probe(self) -> None:
         """Embed one word."""

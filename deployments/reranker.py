@@ -3,7 +3,7 @@
 It knows its engine's protocol only, and nothing of collections or HTTP.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from deployments.batched_replica import BatchedReplica
 from deployments.config import RerankerArgs
@@ -30,6 +30,10 @@ class Reranker(BatchedReplica[RerankingEngine]):
         """
         await self.start()
         return await self._engine.rerank(query, texts)
+
+    async def rerank_apart(self, query: str, texts: Sequence[str]) -> AsyncGenerator[Relevance]:
+        """Yield what `rerank` returns, for handles: see `Generator.deliver`."""
+        yield await self.rerank(query, texts)
 
     async def probe(self) -> None:
         """Score one pair."""

@@ -160,7 +160,9 @@ class Corpus(Collections):
 
         async def store(space: VectorSpace, may_create: bool = False) -> list[IndexedDocument]:
             model = space.embedding_model
-            embedded: Any = self._embedders.documents(model, texts) if texts else []
+            embedded: list[EmbeddedText] = []
+            if texts:
+                embedded = await call(self._embedders.documents(model, texts), deadline)
             args = (collection, documents, embedded, model, space.metric, may_create)
             return await self._shards.ask("upsert", *args, deadline=deadline)
 

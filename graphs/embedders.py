@@ -54,9 +54,10 @@ class Embedders:
     def documents(
         self, model: str, texts: Sequence[str], overlap_tokens: int | None = None
     ) -> Response:
-        """Return the response, not awaited, to each text's segments and vectors; as `query`."""
+        """Return the response, a stream of one item, to each text's segments and vectors."""
         handle, _ = self._of(model)
-        return handle.embed_documents.remote(list(texts), overlap_tokens)
+        apart = handle.options(method_name="documents_apart", stream=True)
+        return apart.remote(list(texts), overlap_tokens)
 
     async def dim(self, model: str, deadline: Deadline) -> int:
         """Return the length of a model's vectors."""

@@ -35,11 +35,11 @@ class Loaded:
     @classmethod
     def behind(cls, model: str, handle: Handle) -> "Loaded":
         """Return the model of the replicas behind a handle."""
-        deliver, complete = (
-            handle.options(method_name=one, stream=True) for one in ("deliver", "complete")
+        deliver, complete, rerank = (
+            handle.options(method_name=one, stream=True)
+            for one in ("deliver", "complete", "rerank_apart")
         )
-        embed, rerank = (handle.options(method_name=one) for one in ("embed", "rerank"))
-        return cls(model, handle, deliver, complete, embed, rerank)
+        return cls(model, handle, deliver, complete, handle.options(method_name="embed"), rerank)
 
 
 async def knows_replicas(handle: Handle, wait_s: float) -> bool:

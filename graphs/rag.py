@@ -157,7 +157,7 @@ class RagGraph(Corpus, ModelOperations):
         found = await self.models.route(model, "reranking")
         if isinstance(found, str):
             return await super().rerank(query, texts, model=found, timeout_s=timeout_s)
-        return await call(found.rerank.remote(query, list(texts)), Deadline(timeout_s))
+        return await call(found.rerank.remote(query, list(texts)), self._deadline(timeout_s))
 
     async def maintain(self) -> None:
         """Do what others began and could not finish, and keep models as they should be."""

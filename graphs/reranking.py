@@ -36,8 +36,12 @@ class Reranking:
         reranker: DeploymentHandle[Any] | None = None,
         model: str | None = None,
     ) -> None:
-        self._embed_documents = embedder and embedder.options(method_name="embed_documents")
-        self._rerank = reranker.options(method_name="rerank") if reranker else None
+        self._embed_documents = embedder and embedder.options(
+            method_name="documents_apart", stream=True
+        )
+        self._rerank = (
+            reranker.options(method_name="rerank_apart", stream=True) if reranker else None
+        )
         self.models: tuple[str, ...] = (LATE_FUSION,) if embedder else ()
         if reranker is not None and model is not None:
             self.models = (model, *self.models)

@@ -51,7 +51,7 @@ class BatchesArgs(Args):
     """
 
     concurrency: int = Field(
-        default=32, ge=1, le=1024, description="lines of a batch at once, where there is room"
+        default=64, ge=1, le=1024, description="lines of a batch at once, where there is room"
     )
     max_lines: int = Field(default=50_000, ge=1, le=1_000_000, description="of a batch")
     max_line_bytes: int = Field(default=1024 * 1024, ge=1024, description="of a batch's input")

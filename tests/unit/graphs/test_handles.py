@@ -1,7 +1,7 @@
 """Handle calls: Ray's failures as ours, and the events that come beside a call."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any, cast
 
 import grpc
@@ -234,3 +234,19 @@ async def test_response_of_this_ray_says_if_a_replica_took_it() -> None:
     assert not handles.is_taken(response)
     future.set_result(object())
     assert handles.is_taken(response)
+
+
+async def test_result_of_a_stream_is_its_last_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FakeStream(FakeResponse):
+        async def __aiter__(self) -> AsyncIterator[int]:
+            for item in (1, 2, await self):
+                yield item
+
+    monkeypatch.setattr(handles, "DeploymentResponseGenerator", FakeStream)
+    response = FakeStream(asyncio.sleep(0.05, 7))
+    response.take()
+    assert await call(cast(Any, response), Deadline(60, max_wait_s=0.01)) == 7
+    untaken = FakeStream(asyncio.sleep(60, 7))
+    with pytest.raises(NoReplica):
+        await call(cast(Any, untaken), Deadline(60, max_wait_s=0.01))
+    assert untaken.is_cancelled
