@@ -40,9 +40,9 @@ class Pace:
     """Lets lines begin; of one event loop."""
 
     def __init__(self, max_at_once: int) -> None:
-        """Begin with one at a time; there are never more than `max_at_once`."""
+        """Begin with a round at once; there are never more than `max_at_once`."""
         self._max = max_at_once
-        self._limit = 1
+        self._limit = min(ROUND, max_at_once)
         self._num_running = 0
         self._changed = asyncio.Event()
         self._round: list[float] = []

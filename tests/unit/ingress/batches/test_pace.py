@@ -22,7 +22,8 @@ def test_limit_doubles_up_to_its_bound() -> None:
     for _ in range(5):
         limits.append(pace.limit)
         round_of(pace, 1.0)
-    assert limits == [1, 2, 4, 8, 10]
+    assert limits == [4, 8, 10, 10, 10]
+    assert Pace(2).limit == 2
 
 
 def test_slow_round_halves_and_then_it_grows_by_one() -> None:
@@ -96,6 +97,8 @@ def test_batch_that_is_alone_again_doubles() -> None:
 
 async def test_no_more_lines_run_than_the_limit() -> None:
     pace = Pace(2)
+    pace.make_way(0.0)
+    pace.make_way(QUIET_S)
     await pace.enter()
     second = asyncio.ensure_future(pace.enter())
     await asyncio.sleep(0.01)
