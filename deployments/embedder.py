@@ -42,6 +42,10 @@ class Embedder(BatchedReplica[EmbeddingEngine]):
         await self.start()
         return await self._engine.embed_documents(texts, overlap_tokens)
 
+    async def texts_apart(self, texts: Sequence[str]) -> AsyncGenerator[tuple[Vectors, list[int]]]:
+        """Yield what `embed` returns, for handles: see `Generator.deliver`."""
+        yield await self.embed(texts)
+
     async def documents_apart(
         self, texts: Sequence[str], overlap_tokens: int | None = None
     ) -> AsyncGenerator[list[EmbeddedText]]:

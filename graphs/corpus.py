@@ -57,7 +57,7 @@ class Corpus(Collections):
         self, texts: Sequence[str], *, model: str, timeout_s: float
     ) -> tuple[Vectors, list[int]]:
         """Return one vector and the number of tokens per text."""
-        return await call(self._embedders.query(model, texts), self._deadline(timeout_s))
+        return await call(self._embedders.texts(model, texts), self._deadline(timeout_s))
 
     async def dim(self, model: str, *, timeout_s: float) -> int:
         """Return the length of an embedding model's vectors."""

@@ -45,19 +45,23 @@ class Embedders:
     def query(self, model: str, texts: Sequence[str]) -> Response:
         """Return the response, not awaited, to one vector and number of tokens per text.
 
+        It may be an argument of another call; what may take long is asked by `texts`.
+
         Raises:
             InvalidRequest: there is no model.
             Conflict: this installation does not run the model.
         """
         return self._of(model)[1].remote(list(texts))
 
+    def texts(self, model: str, texts: Sequence[str]) -> Response:
+        """Return the same as a stream of one item."""
+        return self._apart(model, "texts_apart").remote(list(texts))
+
     def documents(
         self, model: str, texts: Sequence[str], overlap_tokens: int | None = None
     ) -> Response:
         """Return the response, a stream of one item, to each text's segments and vectors."""
-        handle, _ = self._of(model)
-        apart = handle.options(method_name="documents_apart", stream=True)
-        return apart.remote(list(texts), overlap_tokens)
+        return self._apart(model, "documents_apart").remote(list(texts), overlap_tokens)
 
     async def dim(self, model: str, deadline: Deadline) -> int:
         """Return the length of a model's vectors."""
@@ -82,6 +86,10 @@ class Embedders:
     def runs(self, model: str) -> bool:
         """Return whether a model embeds here now."""
         return model in self._handles or self.find(model) is not None
+
+    def _apart(self, model: str, method: str) -> DeploymentHandle[Any]:
+        handle, _ = self._of(model)
+        return handle.options(method_name=method, stream=True)
 
     def _of(self, model: str) -> tuple[DeploymentHandle[Any], DeploymentHandle[Any]]:
         """Return a model's handle, and the one that embeds queries."""

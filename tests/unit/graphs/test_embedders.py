@@ -23,7 +23,7 @@ class Handle:
 def test_model_that_does_not_run_here_is_refused() -> None:
     embedders = Embedders({"a": Handle(), "b": Handle()})
     assert (embedders.models, embedders.default) == (("a", "b"), "a")
-    for call in (embedders.query, embedders.documents):
+    for call in (embedders.query, embedders.texts, embedders.documents):
         with pytest.raises(Conflict, match="c, does not run here"):
             call("c", ["text"])
         with pytest.raises(InvalidRequest, match="no embedding model") as caught:
