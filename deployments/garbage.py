@@ -1,8 +1,8 @@
 """How often a process that has started looks for cycles among what it has made.
 
 Source: CPython counts containers, not bytes, and a full collection walks over all that was ever
-imported (with torch, half a million objects): a fifth of what a small request costs, and a pause of
-0.1 s now and then.
+imported, of an ingress 150,000 objects in 0.08 s. Without these it answers the smallest request
+with a third less of a core, and puts a task in with a fifth less.
 """
 
 import gc

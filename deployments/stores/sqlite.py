@@ -60,8 +60,8 @@ def flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, which have the same columns, many by each statement.
 
-    Source: the driver lets go of the interpreter's lock for each row of an `executemany`, and has
-    to wait for it again; a group of 64 took as long as 64 alone where other threads had work.
+    The driver lets go of the interpreter's lock for each row of an `executemany`, and has to get it
+    back from threads that have work.
     """
     names = tuple(rows[0])
     types = [table.c[name].type.dialect_impl(DIALECT).bind_processor(DIALECT) for name in names]
