@@ -167,9 +167,8 @@ def _application(services: Services, routes: Sequence[BaseRoute]) -> FastAPI:
         redirect_slashes=False,
     )
     app.router.routes.extend(routes)
-    for kind in (RagError, HTTPException, RequestValidationError):
+    for kind in (RagError, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _refused)
-    app.add_exception_handler(Exception, _unexpected)
     app.openapi = cache(lambda: openapi_of(app))  # type: ignore[method-assign]
     return app
 
@@ -184,11 +183,7 @@ def operation_of(routes: Sequence[BaseRoute], scope: Scope) -> str:
 
 
 async def _refused(request: Request, exc: Exception) -> Response:
-    return _refusal(exc, request)
-
-
-async def _unexpected(request: Request, exc: Exception) -> Response:
-    """Answer 500 without detail; Starlette raises `exc` again, and the gate logs it."""
+    """Answer as `_refusal`; Starlette raises what nobody expects again, and the gate logs it."""
     return _refusal(exc, request)
 
 

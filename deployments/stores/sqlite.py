@@ -64,27 +64,32 @@ def insert_rows(connection: Connection, table: Table, rows: Sequence[Mapping[str
     back from threads that have work.
     """
     names = tuple(rows[0])
-    types = [table.c[name].type.dialect_impl(DIALECT).bind_processor(DIALECT) for name in names]
     start = 0
     while start < len(rows):
         num = min(ROWS_AT_ONCE, 1 << (len(rows) - start).bit_length() - 1)
+        sql, columns = _insert_sql(table, names, num)
         values = [
             row[name] if process is None else process(row[name])
             for row in rows[start : start + num]
-            for name, process in zip(names, types, strict=True)
+            for name, process in columns
         ]
-        connection.exec_driver_sql(_insert_sql(table, names, num), tuple(values))
+        connection.exec_driver_sql(sql, tuple(values))
         start += num
 
 
 @lru_cache(maxsize=1024)
-def _insert_sql(table: Table, names: tuple[str, ...], num_rows: int) -> str:
-    """Return the statement for so many rows; powers of two, so that SQLite knows it again."""
-    quoted = DIALECT.identifier_preparer.quote
-    columns = ", ".join(quoted(name) for name in names)
-    row = f"({', '.join('?' * len(names))})"
-    rows = ", ".join([row] * num_rows)
-    return f"INSERT INTO {quoted(table.name)} ({columns}) VALUES {rows}"  # noqa: S608
+def _insert_sql(
+    table: Table, names: tuple[str, ...], num_rows: int
+) -> tuple[str, list[tuple[str, Any]]]:
+    """Return the statement for so many rows, and of each value of a row the column and its form.
+
+    Numbers are powers of two, so that SQLite knows a statement again.
+    """
+    compiled = table.insert().compile(dialect=DIALECT, column_keys=list(names))
+    order = list(compiled.positiontup or ())
+    types = [table.c[name].type.dialect_impl(DIALECT).bind_processor(DIALECT) for name in order]
+    row = f"({', '.join('?' * len(order))})"
+    return ", ".join([str(compiled), *[row] * (num_rows - 1)]), list(zip(order, types, strict=True))
 
 
 def file_of(address: URL) -> Path:
